@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# Everything a person runs. The work is done by the scripts in scripts/, this
+# file says what depends on what.
+#
+#   ENGINE=uml|qemu   which virtual machine (default: uml)
+#   DEBUG=1           a kernel with KASAN, lockdep, kmemleak...
+#   KERNEL=/path      a Linux 7.2 tree or tarball instead of Debian's package
+#   CACHE_DIR=/path   where downloads and compiler results are kept
+#   TEST="a b"        only these test programs; ARGS='-t name' for them
+#   V=1               show the commands
+
+ENGINE	?= uml
+DEBUG	?= 0
+V	?= 0
+export ENGINE DEBUG V
+export KERNEL CACHE_DIR FORCE SIGNOFF JOBS W C
+
+ifeq ($(filter uml qemu,$(ENGINE)),)
+$(error ENGINE=$(ENGINE): uml or qemu)
+endif
+
+ifeq ($(V),0)
+Q	:= @
+else
+Q	:=
+endif
+
+# The steps of a job run one after the other whatever -j says; each uses all
+# processors by itself.
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+name	:= $(ENGINE)$(if $(filter 1,$(DEBUG)),-debug)
+image	:= build/$(name)/$(if $(filter uml,$(ENGINE)),linux,arch/x86/boot/bzImage)
+memory	:= $(if $(filter qemu,$(ENGINE)),2G,1G)
+# Emulated and debugged, everything takes its time.
+limit	:= $(if $(filter qemu,$(ENGINE)),3000,900)
+fuse	:= tools/testing/selftests/fuse
+vmtest	:= $(fuse)/vmtest.sh -k $(image) -e $(ENGINE) -m $(memory) \
+	   -S build/linux -O build/selftests
+
+help:
+	@echo 'The main job:'
+	@echo '  run_tests   - prepare, build, boot and test: one summary line at the end'
+	@echo '  check       - all tests of the project: static checks, every commit of'
+	@echo '                the series, every engine (what .ci/run calls)'
+	@echo
+	@echo 'Its steps:'
+	@echo '  deps        - install missing Debian packages (as root or with sudo)'
+	@echo '  tree        - unpack Linux 7.2 into build/linux and apply the series'
+	@echo '  kernel      - build the kernel'
+	@echo '  selftests   - build the tests'
+	@echo '  shell       - boot the kernel and give a shell'
+	@echo
+	@echo 'Working on it:'
+	@echo '  refresh     - write the commits of build/linux back to patches/'
+	@echo '  series      - mails for upstream, SIGNOFF="Name <mail>" signs them off'
+	@echo '  clean       - remove what was built; distclean - the kernel tree too'
+	@echo
+	@echo 'Variables: ENGINE=uml|qemu DEBUG=1 KERNEL=tree-or-tarball CACHE_DIR=dir'
+	@echo '           TEST="io_test ..." ARGS="-t name" V=1'
+
+deps:
+	$(Q)scripts/deps.sh run
+
+tree:
+	$(Q)scripts/tree.sh
+
+kernel: tree
+	$(Q)scripts/kernel.sh >/dev/null
+
+selftests: tree
+	$(Q)scripts/selftests.sh all
+
+run_tests: deps kernel selftests
+	$(Q)$(vmtest) -r build/reports/$(name) -t $(limit) \
+		$(if $(TEST),-T '$(TEST)') $(if $(ARGS),-a '$(ARGS)')
+
+shell: deps kernel
+	$(Q)$(vmtest) -r build/reports/$(name)-shell -s
+
+refresh:
+	$(Q)scripts/refresh.sh
+
+series: tree
+	$(Q)scripts/series.sh
+
+check:
+	$(Q)scripts/check.sh
+
+# The series and the tests live with the kernel tree, the builds go.
+clean:
+	$(Q)rm -rf build/uml build/uml-debug build/qemu build/qemu-debug \
+		build/selftests build/check build/series build/reports build/apt
+
+distclean:
+	$(Q)if [ -d build/linux/.git ]; then scripts/tree.sh --unsaved; fi
+	$(Q)rm -rf build
+
+.PHONY: help deps tree kernel selftests run_tests shell refresh series check \
+	clean distclean

@@ -1,0 +1,57 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# deps.sh [run|check|bench]: installs the Debian packages a job needs and the
+# machine lacks. Does nothing, and asks for nothing, where all are there.
+
+. "$(dirname "$0")/lib.sh"
+
+job=${1:-run}
+
+packages="
+	gcc make flex bison bc perl python3 git ccache xz-utils kmod
+	libc6-dev libelf-dev libssl-dev cpio rsync util-linux
+	debian-archive-keyring ca-certificates
+	liburing-dev libfuse3-dev fuse3 attr iproute2 procps"
+# What the kernel's x86 build and the second engine want, and the checkers.
+check_packages="qemu-system-x86 sparse shellcheck"
+bench_packages="fio e2fsprogs"
+
+case $job in
+run)	[ "${ENGINE:-uml}" != qemu ] || packages="$packages qemu-system-x86" ;;
+check)	packages="$packages $check_packages" ;;
+bench)	packages="$packages $check_packages $bench_packages" ;;
+*)	die "no such job '$job': run, check or bench" ;;
+esac
+
+command -v dpkg-query >/dev/null ||
+	die "not a Debian system: install the equivalents of:$(echo " $packages" | tr -s '\n\t' '  ')"
+
+missing=
+for p in $packages; do
+	dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null | grep -qx installed ||
+		missing="$missing $p"
+done
+[ -n "$missing" ] || exit 0
+
+say "installing with apt:$missing"
+sudo=
+if [ "$(id -u)" != 0 ]; then
+	command -v sudo >/dev/null ||
+		die "run as root, or have root run: apt-get install$missing"
+	sudo=sudo
+fi
+
+install()
+{
+	# shellcheck disable=SC2086	# a list of words
+	$sudo env DEBIAN_FRONTEND=noninteractive apt-get install \
+		-y -q --no-install-recommends $missing </dev/null
+}
+
+mkdir -p "$REPORTS"
+log=$REPORTS/deps.log
+# The package lists may be absent (a fresh image) or stale: one update decides.
+install >"$log" 2>&1 || {
+	$sudo apt-get update -q >>"$log" 2>&1 && install >>"$log" 2>&1
+} || die "apt could not install them: $(grep -m1 -E '^E:' "$log" || echo "see $log")"

@@ -1,0 +1,168 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# fetch.sh: prints the path of a verified kernel source tarball in CACHE_DIR,
+# downloaded from the Debian archive this system uses if it is not there yet.
+#
+# The package may have left one suite and be in the next, so all that can have
+# it are asked in turn. The system's own apt configuration is only read: newer
+# suites live in a private one below build/apt, checked with the installed
+# archive key.
+
+. "$(dirname "$0")/lib.sh"
+
+package=linux-source-$KVER
+apt=$BUILD/apt
+
+cached()
+{
+	local t
+
+	for t in $(ls -t "$CACHE_DIR/$package"_*.tar.xz 2>/dev/null); do
+		if (cd "$CACHE_DIR" && sha256sum --status -c "${t##*/}.sha256" 2>/dev/null); then
+			echo "$t"
+			return 0
+		fi
+		say "${t##*/} in the cache is damaged, fetching it again"
+		rm -f "$t" "$t.sha256"
+	done
+	return 1
+}
+
+# keep FILE NAME: moves a downloaded tarball into the cache as one step.
+keep()
+{
+	(cd "$(dirname "$1")" && mv "$1" "$2" && sha256sum "$2" >"$2.sha256")
+	mv "$(dirname "$1")/$2.sha256" "$CACHE_DIR/"
+	mv "$(dirname "$1")/$2" "$CACHE_DIR/$2.part"
+	mv "$CACHE_DIR/$2.part" "$CACHE_DIR/$2"
+}
+
+private_apt()
+{
+	local tool=$1
+
+	shift
+	"$tool" -q -o Dir::Etc::SourceList="$apt/sources.list" \
+		-o Dir::Etc::SourceParts=/dev/null \
+		-o Dir::State="$apt/state" -o Dir::State::Lists="$apt/lists" \
+		-o Dir::State::status="$apt/status" -o Dir::Cache="$apt/cache" \
+		-o Acquire::Languages=none -o APT::Sandbox::User=root \
+		-o Acquire::Retries=2 -o Acquire::http::Timeout=30 \
+		-o Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false \
+		"$@"
+}
+
+# Archives and suites as configured here. Only Debian proper: the security
+# archive has no kernel of a later release.
+configured()
+{
+	apt-get indextargets --format '$(REPO_URI) $(CODENAME)' \
+		'Created-By: Packages' 'Origin: Debian' 'Label: Debian' 2>/dev/null |
+		sort -u
+}
+
+try_binary()
+{
+	local version deb
+
+	version=$(private_apt apt-cache madison "$package" 2>/dev/null |
+		awk -F ' *[|] *' -v v="$KVER." 'index($2, v) == 1 { print $2; exit }')
+	[ -n "$version" ] || return 1
+	say "downloading $package $version from $suite"
+	rm -rf "$apt/download"
+	mkdir -p "$apt/download"
+	(cd "$apt/download" && private_apt apt-get download "$package=$version") \
+		>>"$log" 2>&1 || return 1
+	deb=$(ls "$apt/download"/*.deb)
+	dpkg-deb --fsys-tarfile "$deb" |
+		tar -xO --wildcards "*/$package.tar.xz" >"$apt/download/tar" ||
+		die "cannot unpack $package: is the disk full?"
+	rm -f "$deb"
+	keep "$apt/download/tar" "${package}_${version//[^0-9A-Za-z.+~-]/_}.tar.xz"
+}
+
+try_source()
+{
+	local version orig
+
+	version=$(private_apt apt-cache showsrc linux 2>/dev/null |
+		awk -v v="$KVER." '$1 == "Version:" && index($2, v) == 1 { print $2; exit }')
+	[ -n "$version" ] || return 1
+	say "downloading the source of linux $version from $suite"
+	rm -rf "$apt/download"
+	mkdir -p "$apt/download"
+	(cd "$apt/download" &&
+		private_apt apt-get source --download-only "linux=$version") \
+		>>"$log" 2>&1 || return 1
+	orig=$(ls "$apt/download"/linux_*.orig.tar.xz) || return 1
+	mv "$orig" "$apt/download/tar"
+	keep "$apt/download/tar" "${package}_${version}_orig.tar.xz"
+}
+
+# use_suite KIND: points the private configuration at $suite; fails where the
+# archive has no such suite.
+use_suite()
+{
+	printf '%s [signed-by=%s] %s %s main\n' "$1" "$keyring" "$uri" "$suite" \
+		>"$apt/sources.list"
+	if ! private_apt apt-get update >"$log.update" 2>&1 ||
+	   grep -qE '^(Err|W:|E:)' "$log.update"; then
+		cat "$log.update" >>"$log"
+		grep -qE '404|no longer has a Release|does not have a Release' \
+			"$log.update" || unreachable="$unreachable $suite"
+		return 1
+	fi
+}
+
+cached && exit 0
+
+need apt-get apt-cache dpkg-deb tar xz sha256sum
+for keyring in /usr/share/keyrings/debian-archive-keyring.{pgp,gpg} ''; do
+	[ ! -r "$keyring" ] || break
+done
+[ -n "$keyring" ] ||
+	die "the Debian archive key is missing: install debian-archive-keyring"
+mkdir -p "$CACHE_DIR" 2>/dev/null && [ -w "$CACHE_DIR" ] ||
+	die "cannot write to $CACHE_DIR: set CACHE_DIR to another directory"
+free_space "$CACHE_DIR" 1
+free_space "$BUILD" 1
+trap 'rm -rf "$apt"' EXIT
+mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/state" "$REPORTS"
+: >"$apt/status"
+log=$REPORTS/fetch.log
+: >"$log"
+unreachable=
+
+uri=$(configured | awk '{ print $1; exit }')
+own=$(configured | awk -v u="$uri" '$1 == u { print $2 }')
+if [ -z "$uri" ]; then
+	die "apt has no lists of a Debian archive: run apt-get update"
+	own=
+	say "apt has no lists of a Debian archive, trying $uri"
+fi
+
+suites=
+for suite in $own trixie-backports forky forky-backports testing unstable; do
+	case " $suites " in
+	*" $suite "*)	;;
+	*)		suites="$suites $suite" ;;
+	esac
+done
+
+for suite in $suites; do
+	if use_suite deb && try_binary; then
+		cached
+		exit
+	fi
+done
+for suite in $suites; do
+	if use_suite deb-src && try_source; then
+		cached
+		exit
+	fi
+done
+
+[ -z "$unreachable" ] ||
+	die "cannot reach $uri (see $log): check the network, or give KERNEL=/path/to/linux-$KVER.tar.xz"
+die "no suite of $uri has $package: give KERNEL=/path/to/linux-$KVER.tar.xz or a tree"

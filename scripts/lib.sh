@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# What every script here starts from: the names of things, and how to talk to
+# the person at the terminal. Source it, do not run it.
+
+set -euo pipefail
+export LC_ALL=C
+
+KVER=7.2
+TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+BUILD=$TOP/build
+LINUX=$BUILD/linux
+REPORTS=$BUILD/reports
+CACHE_DIR=${CACHE_DIR:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/fuse-bufring}
+JOBS=${JOBS:-$(nproc)}
+SELFTESTS=tools/testing/selftests/fuse
+
+# Directories that hold nothing but files of this project: a patch names them
+# as a whole, and what is added to them later needs no edit of the patch.
+WHOLE_DIRS="tools/testing/selftests/fuse/ tools/lib/fuse_ring/"
+
+# The identity of what the scripts commit to the kernel tree. Neutral on
+# purpose: who submits the series puts in their own name.
+IDENT_NAME="fuse bufring developers"
+IDENT_MAIL="fuse-bufring@localhost"
+
+say()
+{
+	printf '==> %s\n' "$*" >&2
+}
+
+die()
+{
+	printf '%s: error: %s\n' "${0##*/}" "$*" >&2
+	exit 1
+}
+
+need()
+{
+	local tool
+
+	for tool; do
+		command -v "$tool" >/dev/null ||
+			die "'$tool' is missing: run 'make deps'"
+	done
+}
+
+# free_space DIR GIB: refuse to begin what would fill the disk half-way.
+free_space()
+{
+	local have
+
+	mkdir -p "$1" || die "cannot create $1"
+	have=$(df -Pk "$1" | awk 'NR == 2 { print int($4 / 1048576) }')
+	[ "$have" -ge "$2" ] ||
+		die "only $have GiB free in $1, $2 are needed: free some or use another disk"
+}
+
+# Git in the kernel tree and for it must not depend on anybody's settings.
+kgit()
+{
+	GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_SYSTEM=/dev/null \
+		git -C "$LINUX" -c core.quotePath=false "$@"
+}
+
+# The same for the repository itself, which may belong to another user than
+# root in a container.
+rgit()
+{
+	git -C "$TOP" -c safe.directory="$TOP" -c core.quotePath=false "$@"
+}
+
+# progress LOG TOTAL WHAT: copies a build's output to LOG and shows how far it
+# is: one line that counts up on a terminal, now and then a line elsewhere.
+progress()
+{
+	local tty=0
+
+	[ -t 2 ] && tty=1
+	if [ "${V:-0}" != 0 ]; then
+		tee "$1"
+		return
+	fi
+	awk -v log_file="$1" -v total="$2" -v what="$3" -v tty="$tty" '
+	{ print > log_file; fflush(log_file) }
+	/^  [A-Z]+ (\[M\] )? *[^ ]+$/ {
+		n++
+		if (tty && n % 10 == 0)
+			printf "\r    %s: %d of about %d steps ", what, n, total > "/dev/stderr"
+		else if (!tty && n % 500 == 0)
+			printf "    %s: %d of about %d steps\n", what, n, total > "/dev/stderr"
+	}
+	END { if (tty && n >= 10) printf "\r\033[K" > "/dev/stderr" }'
+}
+
+case $TOP in
+*[[:space:]:]*)	die "the kernel cannot be built below a path with spaces or colons: $TOP" ;;
+esac
+
+# Compiler cache: used where installed; paths made relative so that a second
+# clone of the repository finds what the first one compiled.
+if [ -d /usr/lib/ccache ] && command -v ccache >/dev/null; then
+	export PATH=/usr/lib/ccache:$PATH
+	export CCACHE_DIR=${CCACHE_DIR:-$CACHE_DIR/ccache}
+	export CCACHE_BASEDIR=$TOP CCACHE_NOHASHDIR=1
+	export CCACHE_SLOPPINESS=time_macros
+fi
+export KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 2026'
+export KBUILD_BUILD_USER=fuse KBUILD_BUILD_HOST=localhost KBUILD_BUILD_VERSION=1

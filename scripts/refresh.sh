@@ -1,0 +1,171 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# refresh.sh: writes the commits base..HEAD of build/linux back to the
+# repository: patches/NNNN-subject.patch, patches/series, and the new files,
+# which the repository keeps whole.
+#
+# A new file may have been edited on both sides since 'make tree'. What only
+# one side changed wins; what both changed is refused before anything is
+# written.
+
+. "$(dirname "$0")/lib.sh"
+need git
+
+[ -d "$LINUX/.git" ] || die "there is no build/linux: run 'make tree' first"
+applied=$(kgit rev-parse -q --verify refs/fuse/applied || kgit rev-parse base)
+commits=$(kgit rev-list --reverse base..HEAD)
+kgit merge-base --is-ancestor base HEAD ||
+	die "HEAD of build/linux is not on top of 'base': check out the series there"
+[ -z "$(kgit rev-list --merges base..HEAD)" ] ||
+	die "build/linux has a merge commit: rebase it, a series is linear"
+[ -z "$(kgit status --porcelain --untracked-files=no)" ] ||
+	say "uncommitted work in build/linux is left out: commit it to have it in the series"
+kgit ls-files -o -- '*.[chS]' '*.rst' '*.sh' '*Makefile' | while read -r path; do
+	say "untracked in build/linux, left out: $path (git add -f it)"
+done
+
+new=$BUILD/patches.tmp
+rm -rf "$new"
+mkdir -p "$new" "$TOP/patches"
+trap 'rm -rf "$new"' EXIT
+
+# Patches edited or added by hand since they were last applied. Added ones stay
+# at the end of the series; an edited one would be lost.
+unapplied=
+if [ -f "$TOP/patches/series" ]; then
+	for p in $(sed 's/[[:space:]]*#.*//' "$TOP/patches/series"); do
+		known=$(sed -n "s/ $p\$//p" "$LINUX/.git/fuse-patches" 2>/dev/null || :)
+		if [ -z "$known" ]; then
+			unapplied="$unapplied $p"
+		elif [ "$known" != "$(rgit hash-object "$TOP/patches/$p" 2>/dev/null)" ] &&
+		     [ "${FORCE:-0}" != 1 ]; then
+			die "patches/$p was edited since 'make tree': apply it first, or FORCE=1 to overwrite it"
+		fi
+	done
+	while read -r _ p; do
+		grep -qxF "$p" "$TOP/patches/series" || [ "${FORCE:-0}" = 1 ] ||
+			die "patches/$p was taken out since 'make tree': apply that first, or FORCE=1 to have it back"
+	done < <(cat "$LINUX/.git/fuse-patches" 2>/dev/null)
+fi
+
+# The new files, as HEAD and as the last 'make tree' had them.
+kgit diff-tree -r --no-renames --diff-filter=A base HEAD >"$new/now"
+kgit diff-tree -r --no-renames --diff-filter=A base "$applied" >"$new/then"
+: >"$new/copy"
+while read -r path; do
+	now=$(awk -F '\t' -v p="$path" '$2 == p { split($1, w, " "); print w[2], w[4] }' "$new/now")
+	then=$(awk -F '\t' -v p="$path" '$2 == p { split($1, w, " "); print w[2], w[4] }' "$new/then")
+	here=
+	if [ -f "$TOP/$path" ]; then
+		mode=100644
+		[ ! -x "$TOP/$path" ] || mode=100755
+		here="$mode $(rgit hash-object "$TOP/$path")"
+	fi
+	if [ "$here" = "$now" ] || [ "$now" = "$then" ]; then
+		continue
+	elif [ "$here" = "$then" ] || [ "${FORCE:-0}" = 1 ]; then
+		echo "$now $path" >>"$new/copy"
+	else
+		die "$path was edited in the repository and in build/linux: make them equal first, or FORCE=1 to take build/linux's"
+	fi
+done < <(cut -f2 "$new/now" "$new/then" | sort -u)
+
+# trailers COMMIT: the New-file: lines of the files it adds.
+trailers()
+{
+	local path dir
+
+	kgit diff-tree -r --no-renames --diff-filter=A --name-only --no-commit-id "$1" |
+	while read -r path; do
+		cut -f2 "$new/now" | grep -qxF "$path" || continue
+		for dir in $WHOLE_DIRS; do
+			case $path in
+			"$dir"*)	path=$dir ;;
+			esac
+		done
+		echo "New-file: $path"
+	done | sort -u
+}
+
+cut -f2 "$new/now" | sed 's/^/:(exclude)/' >"$new/exclude"
+mapfile -t exclude <"$new/exclude"
+n=0
+written=
+for c in $commits; do
+	slug=$(kgit log -1 --format=%f "$c" | cut -c-60)
+	trailers "$c" >"$new/trailers"
+	kgit diff-tree -r -p --stat --summary --no-renames --no-commit-id --abbrev=12 \
+		"$c" -- . "${exclude[@]}" |
+		sed '/^index [0-9a-f]*\.\.[0-9a-f]* [0-7]*$/d' >"$new/diff"
+	if [ ! -s "$new/diff" ] && [ ! -s "$new/trailers" ]; then
+		say "folded into the new files: $(kgit log -1 --format=%s "$c")"
+		continue
+	fi
+	n=$((n + 1))
+	name=$(printf '%04d-%s.patch' "$n" "${slug%-}")
+	{
+		echo 'From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001'
+		kgit log -1 --format='From: %an <%ae>%nDate: %aD%nSubject: [PATCH] %s' "$c"
+		kgit log -1 --format=%b "$c" | sed -e :a -e '/^\n*$/{$d;N;ba' -e '}' |
+			sed '1s/^/\n/'
+		if [ -s "$new/trailers" ]; then
+			echo
+			cat "$new/trailers"
+		fi
+		echo ---
+		cat "$new/diff"
+	} >"$new/$name"
+	echo "$name" >>"$new/list"
+	written="$written $name"
+done
+for p in $unapplied; do
+	n=$((n + 1))
+	name=$(printf '%04d-%s' "$n" "$(echo "$p" | sed 's/^[0-9]*-//')")
+	say "not applied yet, kept at the end: $name"
+	cp "$TOP/patches/$p" "$new/$name"
+	echo "$name" >>"$new/list"
+done
+
+# From here on the repository is written.
+while read -r mode blob path; do
+	if [ -n "$path" ]; then
+		mkdir -p "$(dirname "$TOP/$path")"
+		kgit cat-file blob "$blob" >"$TOP/$path.tmp"
+		[ "$mode" = 100644 ] || chmod +x "$TOP/$path.tmp"
+		mv "$TOP/$path.tmp" "$TOP/$path"
+	else
+		# Deleted in the tree: no mode and blob, the path comes first.
+		path=$mode
+		rm -f "$TOP/$path"
+	fi
+	say "wrote $path"
+done <"$new/copy"
+{
+	sed -n '/^#/p; /^[^#]/q' "$TOP/patches/series" 2>/dev/null || :
+	cat "$new/list" 2>/dev/null || :
+} >"$new/series"
+for p in "$TOP"/patches/*.patch; do
+	[ -e "$p" ] || continue
+	[ -f "$new/${p##*/}" ] || rm "$p"
+done
+for p in "$new"/*.patch "$new/series"; do
+	[ -e "$p" ] || continue
+	cmp -s "$p" "$TOP/patches/${p##*/}" || cp "$p" "$TOP/patches/"
+done
+
+# What was written must make the same tree again; then it is what is applied.
+# Patches that were not applied yet are for 'make tree'.
+if [ -z "$unapplied" ]; then
+	made=$("$TOP/scripts/tree.sh" --print)
+	kgit diff --quiet HEAD "$made" -- . "${exclude[@]}" ||
+		die "the patches do not give the same tree again: compare $made with HEAD in build/linux"
+fi
+
+# For the next 'make tree' and 'make refresh', HEAD is what patches/ says.
+for p in $written; do
+	echo "$(kgit hash-object "$TOP/patches/$p") $p"
+done >"$LINUX/.git/fuse-patches"
+kgit update-ref refs/fuse/applied HEAD
+rm -f "$LINUX/.git/fuse-digest"
+say "patches/: $n patches"

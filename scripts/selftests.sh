@@ -1,0 +1,40 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# selftests.sh TARGET [VAR=value...]: kselftest's own make in the prepared
+# tree, against that tree's headers, with the output in build/selftests.
+
+. "$(dirname "$0")/lib.sh"
+need gcc make rsync
+
+[ -f "$LINUX/Makefile" ] || die "there is no build/linux: run 'make tree' first"
+out=$BUILD/selftests
+log=$REPORTS/selftests.log
+mkdir -p "$out" "$REPORTS"
+
+smake()
+{
+	env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u KERNEL -u DEBUG -u BASE -u C -u W \
+		make -j"$JOBS" O="$out" "$@"
+}
+
+# The exported headers, made anew only when one of them changed.
+stamp=$(kgit rev-parse HEAD:include HEAD:arch/x86/include; kgit diff HEAD -- include)
+if [ "$stamp" != "$(cat "$out/headers-of" 2>/dev/null)" ]; then
+	say "exporting the tree's headers"
+	smake -C "$LINUX" headers >"$log" 2>&1 || {
+		tail -n 5 "$log" >&2
+		die "the tree's headers do not export: see ${log#"$TOP"/}"
+	}
+	echo "$stamp" >"$out/headers-of"
+fi
+
+if [ "$1" = all ]; then
+	smake -C "$LINUX/tools/testing/selftests" TARGETS=fuse FORCE_TARGETS=1 all "${@:2}" \
+		>"$log" 2>&1 || {
+		grep -m12 -A3 -E '(error|warning): |\*\*\* ' "$log" >&2 || tail -n 12 "$log" >&2
+		die "the selftests do not build: see ${log#"$TOP"/}"
+	}
+else
+	smake -C "$LINUX/tools/testing/selftests" TARGETS=fuse "$@"
+fi
