@@ -1,0 +1,270 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Runs the fuse selftests on a kernel of this tree in a virtual machine whose
+# root is this machine's own, read-only: User Mode Linux over hostfs, or qemu
+# over 9p. Three channels keep apart what must not be mixed: the tests' KTAP
+# comes live to the terminal, the kernel's log goes to a file, and the verdict
+# is a file the guest writes last. No verdict is a failure, and so is any
+# complaint in the kernel's log.
+
+set -u
+export LC_ALL=C
+
+usage()
+{
+	cat <<-END
+	usage: vmtest.sh -k IMAGE [options]
+	  -k IMAGE    the kernel: 'linux' of a UML build or a bzImage
+	  -e ENGINE   uml or qemu (default: what IMAGE is)
+	  -S TREE     kernel source tree (default: the one this file is in)
+	  -O DIR      where the selftests were built, make's O= (default: TREE)
+	  -r DIR      where logs and results go (default: a new one in /tmp)
+	  -T TESTS    only these test programs
+	  -a ARGS     arguments for them, as in -a '-t short_read'
+	  -c CMD      run this shell command in place of the selftests
+	  -p PARAMS   more kernel parameters
+	  -m SIZE     memory of the guest (default 1G)
+	  -t SECONDS  time limit of the whole run (default 600)
+	  -s          an interactive shell instead of the tests
+	  vmtest.sh --summary LOG   counts the tests of a KTAP log
+	  vmtest.sh --scan LOG      shows the complaints in a kernel log
+	END
+}
+
+die()
+{
+	echo "vmtest.sh: error: $*" >&2
+	exit 1
+}
+
+# Counts single tests, not programs: the ones inside a program if it reports
+# any. A program that fails although its tests passed (a crash, a timeout) and
+# a test that was planned but never reported are failures too.
+summary()
+{
+	awk '
+	function strip(s) { sub(/\r$/, "", s); return s }
+	function skip(what, why) {
+		skips++
+		sub(/.*# SKIP[ \t]*/, "", why)
+		reasons[why] = reasons[why] (reasons[why] ? ", " : "") what
+		if (!(why in seen)) { seen[why] = 1; order[++n] = why }
+	}
+	function fail(what) { fails++; failed[fails] = what }
+	{ $0 = strip($0) }
+	/^# selftests: / { prog = $NF; inner = 0; planned = 0; bad = 0; next }
+	/^# 1\.\.[0-9]+/ { split($2, p, /\.\./); planned = p[2] + 0; next }
+	/^# ok [0-9]+/ {
+		inner++
+		name = $4 == "-" ? $5 : $4
+		if (/# SKIP/) skip(name, $0); else passes++
+		next
+	}
+	/^# not ok [0-9]+/ {
+		inner++
+		name = $5 == "-" ? $6 : $5
+		if (/# XFAIL/ || /# TODO/) passes++
+		else { bad++; fail(prog ": " name) }
+		next
+	}
+	/^ok [0-9]+ selftests: / {
+		programs++
+		if (inner < planned)
+			for (i = inner; i < planned; i++) fail(prog ": planned but not reported")
+		if (!inner) { if (/# SKIP/) skip(prog, $0); else passes++ }
+		prog = ""
+		next
+	}
+	/^not ok [0-9]+ selftests: / {
+		programs++
+		why = $0; sub(/^[^#]*# */, "", why)
+		if (inner < planned && inner)
+			for (i = inner; i < planned; i++) fail(prog ": planned but not reported (" why ")")
+		else if (!bad) fail(prog ": " why)
+		prog = ""
+		next
+	}
+	END {
+		if (prog != "") fail(prog ": never finished")
+		if (!programs) fail("no test program reported a result")
+		for (i = 1; i <= n; i++)
+			printf "skipped: %s (%s)\n", reasons[order[i]], order[i] ? order[i] : "no reason given"
+		for (i = 1; i <= fails; i++)
+			printf "FAILED: %s\n", failed[i]
+		printf "%d passed, %d failed, %d skipped\n", passes, fails, skips
+		exit fails > 0
+	}' "$1"
+}
+
+# Lines the kernel prints only when something is wrong with it.
+complaints='WARNING:|BUG:|Oops|KASAN|KCSAN|KMSAN|UBSAN|kernel BUG at'
+complaints+='|general protection fault|unable to handle|Kernel panic'
+complaints+='|possible (recursive locking|circular locking|irq lock inversion|deadlock)'
+complaints+='|inconsistent (lock|\{[A-Z])|bad unlock balance|held lock freed'
+complaints+='|possible unsafe locking|INFO: (task|trying to register|rcu|possible)'
+complaints+='|lock held when returning|locks? still held|suspicious RCU|illegal RCU'
+complaints+='|rcu.*(stall|detected)|scheduling while atomic|sleeping function called'
+complaints+='|hung_task|blocked for more than|soft lockup|hard LOCKUP'
+complaints+='|refcount_t:|list_(add|del) corruption|ODEBUG:|Bad page|bad page state'
+complaints+='|memory leak|unreferenced object|kmemleak:.*(leak|error|disabled)'
+complaints+='|stack-protector|stack corrupted|DEBUG_LOCKS_WARN_ON|turning off the locking'
+complaints+='|double free|use-after-free|Objects remaining|Segfault with no mm'
+
+scan()
+{
+	! grep -a -n -E "$complaints" "$1"
+}
+
+case ${1:-} in
+--summary)	summary "${2:?a KTAP log}"; exit ;;
+--scan)		scan "${2:?a kernel log}"; exit ;;
+esac
+
+here=$(cd "$(dirname "$0")" && pwd -P)
+engine= image= tree= obj= report= tests= args= command= params= memory=1G limit=600 shell=
+while getopts e:k:S:O:r:T:a:c:p:m:t:sh opt; do
+	case $opt in
+	e)	engine=$OPTARG ;;
+	k)	image=$OPTARG ;;
+	S)	tree=$OPTARG ;;
+	O)	obj=$OPTARG ;;
+	r)	report=$OPTARG ;;
+	T)	tests=$OPTARG ;;
+	a)	args=$OPTARG ;;
+	c)	command=$OPTARG ;;
+	p)	params=$OPTARG ;;
+	m)	memory=$OPTARG ;;
+	t)	limit=$OPTARG ;;
+	s)	shell=1 ;;
+	h)	usage; exit 0 ;;
+	*)	usage >&2; exit 2 ;;
+	esac
+done
+[ -n "$image" ] || die "which kernel? -k IMAGE (-h shows all options)"
+image=$(realpath -e "$image" 2>/dev/null) || die "there is no kernel $image: build it first"
+tree=$(realpath -e "${tree:-$here/../../../..}") || die "no such tree: $tree"
+[ -f "$tree/tools/testing/selftests/lib.mk" ] || die "$tree is not a kernel tree: give -S TREE"
+obj=$(realpath -e "${obj:-$tree}") || die "no such directory: $obj"
+report=${report:-$(mktemp -d /tmp/vmtest.XXXXXX)}
+mkdir -p "$report" || die "cannot create $report"
+report=$(realpath -e "$report")
+if [ -z "$engine" ]; then
+	engine=qemu
+	[ "${image##*/}" != linux ] || engine=uml
+fi
+rm -f "$report"/{ktap.log,kernel.log,verdict,kmemleak,engine.log,guest.env}
+: >"$report/kernel.log"
+
+# What the guest's init is to do. Kernel parameters could not carry it: they
+# end at the first space.
+{
+	for v in tree obj tests args command shell; do
+		printf '%s=%q\n' "$v" "${!v}"
+	done
+	printf 'terminal_kind=%q\n' "${TERM:-dumb}"
+} >"$report/guest.env"
+
+params="init=$here/vmtest_init.sh fuse.enable_uring=1 panic=-1 $params"
+
+# The init script needs the report directory before it can read anything else.
+params="$params vmtest_report=$report"
+
+boot_uml()
+{
+	# con0 is the terminal, con1 the kernel's log.
+	"$@" "$image" mem="$memory" seccomp=on \
+		root=/dev/root rootfstype=hostfs ro \
+		con=null con0="${shell:+fd:0,}fd:1" con1=null,fd:9 ssl=null \
+		console=tty1 vmtest_terminal=tty0 $params \
+		9>>"$report/kernel.log" 2>>"$report/engine.log"
+}
+
+boot_qemu()
+{
+	local accel=tcg,thread=multi
+
+	command -v qemu-system-x86_64 >/dev/null ||
+		die "qemu-system-x86_64 is missing: install qemu-system-x86"
+	! kvm_works || accel=kvm
+	"$@" qemu-system-x86_64 -nodefaults -display none -no-reboot \
+		-machine q35,accel="${accel%%,*}" -cpu max -smp "${VMTEST_CPUS:-2}" -m "$memory" \
+		-kernel "$image" \
+		-virtfs local,path=/,mount_tag=root,security_model=none,multidevs=remap,readonly=on \
+		-virtfs local,path="$report",mount_tag=report,security_model=none \
+		-serial file:"$report/kernel.log" -serial stdio \
+		-append "root=root rootfstype=9p rootflags=trans=virtio,version=9p2000.L,cache=loose,msize=262144 ro console=ttyS0 vmtest_terminal=ttyS1 $params" \
+		2>>"$report/engine.log"
+}
+
+# A machine can have /dev/kvm and yet be unable to run a guest. A kernel that
+# finds no root panics, and panic=-1 then ends qemu: if that takes longer than
+# a few seconds, or says nothing, it does not work.
+kvm_works()
+{
+	[ -w /dev/kvm ] || return 1
+	timeout 15 qemu-system-x86_64 -nodefaults -display none -no-reboot \
+		-machine q35,accel=kvm -cpu max -m 256M -kernel "$image" \
+		-serial stdio -append "console=ttyS0 panic=-1 root=none" \
+		</dev/null 2>/dev/null | grep -aq 'Kernel panic'
+}
+
+case $engine in
+uml|qemu)	;;
+*)		die "no such engine '$engine': uml or qemu" ;;
+esac
+
+if [ -n "$shell" ]; then
+	[ -t 0 ] || die "a shell needs a terminal"
+	saved=$(stty -g)
+	stty raw -echo
+	"boot_$engine" env
+	stty "$saved"
+	exit 0
+fi
+
+# In the foreground, so that Ctrl-C reaches the guest too.
+started=$SECONDS
+"boot_$engine" timeout --foreground -k 5 "$limit" </dev/null |
+	tr -d '\r' | tee "$report/ktap.log"
+rc=${PIPESTATUS[0]}
+
+# Faults beside the tests' own count as one failed test each.
+faults=0
+complain()
+{
+	faults=$((faults + 1))
+	echo "FAILED: $*"
+}
+
+echo
+if [ -n "$command" ]; then
+	[ "$(cat "$report/verdict" 2>/dev/null)" = 0 ] || complain "the command in the guest failed"
+else
+	summary "$report/ktap.log" >"$report/summary"
+	sed '$d' "$report/summary"
+fi
+if [ ! -s "$report/verdict" ]; then
+	if [ $rc -ge 124 ]; then
+		complain "the guest did not finish within $limit seconds"
+	else
+		complain "the guest ended without a verdict"
+	fi
+	tail -n 15 "$report/kernel.log" "$report/engine.log" 2>/dev/null | sed 's/^/    /'
+elif [ "$(cat "$report/verdict")" != 0 ] && [ -z "$command" ]; then
+	complain "make run_tests failed in the guest"
+fi
+if ! scan "$report/kernel.log" >"$report/complaints"; then
+	complain "the kernel complained:"
+	grep -a -m3 -E -A25 "$complaints" "$report/kernel.log" | head -n 80 | sed 's/^/    /'
+fi
+if [ -s "$report/kmemleak" ]; then
+	complain "kmemleak found leaks:"
+	head -n 60 "$report/kmemleak" | sed 's/^/    /'
+fi
+passed=0 failed=0 skipped=0
+[ -n "$command" ] ||
+	read -r passed _ failed _ skipped _ < <(tail -n 1 "$report/summary")
+echo "$engine, $((SECONDS - started)) seconds; logs in $report"
+[ -n "$command" ] || echo "$passed passed, $((failed + faults)) failed, $skipped skipped"
+[ $((failed + faults)) = 0 ]

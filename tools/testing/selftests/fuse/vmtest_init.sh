@@ -1,0 +1,99 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# The first process of vmtest.sh's guest. The host's root is mounted read-only;
+# what tests write to are file systems in memory, and the report directory,
+# which is mounted once more, writable.
+
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export LC_ALL=C HOME=/tmp
+
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+mkdir -p /dev/pts /dev/shm
+ln -s /proc/self/fd /dev/fd
+for i in 0:stdin 1:stdout 2:stderr; do
+	ln -s "/proc/self/fd/${i%:*}" "/dev/${i#*:}"
+done
+mount -t devpts -o ptmxmode=666 devpts /dev/pts
+ln -sf pts/ptmx /dev/ptmx
+mount -t tmpfs tmpfs /dev/shm
+mount -t tmpfs tmpfs /run
+for fs in debugfs:/sys/kernel/debug fusectl:/sys/fs/fuse/connections; do
+	[ ! -d "${fs#*:}" ] || mount -t "${fs%%:*}" "${fs%%:*}" "${fs#*:}"
+done
+
+# The report directory, by hostfs or 9p.
+mkdir /run/report
+if [ -d /sys/bus/virtio/drivers/9pnet_virtio ]; then
+	mount -t 9p -o trans=virtio,version=9p2000.L,cache=none report /run/report
+else
+	mount -t hostfs -o "$vmtest_report" report /run/report
+fi
+
+terminal=/dev/$vmtest_terminal
+# shellcheck source=/dev/null
+. /run/report/guest.env
+export TERM=$terminal_kind
+
+# A /tmp for the tests. The host's may hold the tree: that stays in reach
+# through an open directory, mounted at its old name again.
+keep=
+for dir in "$tree" "$obj"; do
+	case $dir in
+	/tmp/*|/var/tmp/*)	exec {fd}<"$dir"; keep="$keep $fd:$dir" ;;
+	esac
+done
+mount -t tmpfs -o mode=1777 tmpfs /tmp
+mount -t tmpfs -o mode=1777 tmpfs /var/tmp
+for k in $keep; do
+	mkdir -p "${k#*:}"
+	fd=${k%%:*}
+	mount -c --bind "/proc/self/fd/$fd" "${k#*:}"
+	exec {fd}<&-
+done
+ip link set lo up 2>/dev/null
+ulimit -c 0
+
+# Console of the tests. Raw: their lines must not grow carriage returns.
+exec <"$terminal" >"$terminal" 2>&1
+if [ -n "$shell" ]; then
+	stty sane
+	cd "$tree" || cd /
+	setsid -c bash -i
+	verdict=$?
+else
+	stty raw -echo
+	if [ -n "$command" ]; then
+		bash -c "$command"
+	else
+		only=()
+		if [ -n "$tests" ]; then
+			only=("TEST_GEN_PROGS=$(printf "$obj/kselftest/fuse/%s " $tests)" TEST_PROGS=)
+		fi
+		for t in $tests; do
+			t=${t^^}
+			export "KSELFTEST_${t//[^A-Z0-9]/_}_ARGS=$args"
+		done
+		make -s --no-print-directory -C "$tree/tools/testing/selftests" \
+			O="$obj" TARGETS=fuse "${only[@]}" run_tests
+	fi
+	verdict=$?
+fi
+
+# Young objects are no leaks yet: kmemleak only reports what is older than five
+# seconds, and the first scan after a change may find what the second does not.
+leaks=/sys/kernel/debug/kmemleak
+if [ -w $leaks ] && [ -z "$shell" ]; then
+	for pass in 1 2; do
+		sleep 6
+		echo scan >$leaks
+	done
+	cat $leaks >/run/report/kmemleak
+fi
+
+echo "$verdict" >/run/report/verdict
+sync
+# poweroff(8) is not installed everywhere.
+python3 -c 'import ctypes; ctypes.CDLL(None).reboot(0x4321fedc)'
