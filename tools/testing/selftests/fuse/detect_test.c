@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * How a server finds out what the kernel offers: the INIT request.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "kselftest_harness.h"
+#include "test_fs.h"
+
+#define PARAMETER "/sys/module/fuse/parameters/enable_uring"
+
+FIXTURE(detect)
+{
+	struct fuse_mount mount;
+	struct test_fs fs;
+	char parameter[8];	/* as it was */
+};
+
+static int set_parameter(const char *value)
+{
+	int fd = open(PARAMETER, O_WRONLY);
+	int err = fd < 0 || write(fd, value, strlen(value)) < 0 ? -errno : 0;
+
+	if (fd >= 0)
+		close(fd);
+	return err;
+}
+
+FIXTURE_SETUP(detect)
+{
+	const char *impossible = ring_tests_impossible();
+	int fd;
+
+	if (impossible)
+		SKIP(return, "%s", impossible);
+	fd = open(PARAMETER, O_RDONLY);
+	ASSERT_LE(0, fd);
+	ASSERT_LT(0, read(fd, self->parameter, sizeof(self->parameter) - 1));
+	close(fd);
+	ASSERT_EQ(0, test_fs_open(&self->fs, 4096));
+	self->mount.answer = test_fs_answer;
+	self->mount.fs = &self->fs;
+}
+
+FIXTURE_TEARDOWN(detect)
+{
+	set_parameter(self->parameter);
+	EXPECT_EQ(0, test_fs_stop(&self->fs));
+	mount_close(&self->mount);
+	test_fs_close(&self->fs);
+}
+
+static long read_symlink(void *arg)
+{
+	char target[LINK_LENGTH + 1];
+
+	return readlink(arg, target, sizeof(target));
+}
+
+static long client_reads_symlink(struct fuse_mount *mount)
+{
+	return client_call(read_symlink, mount_path(mount, "link"));
+}
+
+static const struct ring_mode legacy = { .depth = 1 };
+
+TEST_F(detect, io_uring_is_offered_when_the_parameter_allows_it)
+{
+	ASSERT_EQ(0, set_parameter("Y"));
+	ASSERT_EQ(0, mount_open(&self->mount, NULL));
+	EXPECT_EQ(1ULL << 41, self->mount.init_flags & (1ULL << 41));
+}
+
+TEST_F(detect, io_uring_is_not_offered_when_the_parameter_forbids_it)
+{
+	const struct mount_options options = { .no_uring = true };
+
+	ASSERT_EQ(0, set_parameter("N"));
+	ASSERT_EQ(0, mount_open(&self->mount, &options));
+	EXPECT_EQ(0, self->mount.init_flags & (1ULL << 41));
+	EXPECT_EQ(0, self->mount.init_flags & (1ULL << 44));
+	ASSERT_EQ(0, queue_open(&self->mount, 0, &legacy));
+	EXPECT_EQ(-EOPNOTSUPP, queue_register(&self->mount.queues[0], 0));
+	EXPECT_EQ(LINK_LENGTH, client_reads_symlink(&self->mount));
+}
+
+TEST_F(detect, buffer_rings_are_offered)
+{
+	ASSERT_EQ(0, set_parameter("Y"));
+	ASSERT_EQ(0, mount_open(&self->mount, NULL));
+	if (!kernel_has_bufrings(&self->mount))
+		SKIP(return, NO_BUFRINGS);
+	EXPECT_EQ(1ULL << 44, self->mount.init_flags & (1ULL << 44));
+}
+
+/* Bit 43 belongs to another feature that this series must not announce. */
+TEST_F(detect, bit_43_is_left_free)
+{
+	ASSERT_EQ(0, set_parameter("Y"));
+	ASSERT_EQ(0, mount_open(&self->mount, NULL));
+	if (!kernel_has_bufrings(&self->mount))
+		SKIP(return, NO_BUFRINGS);
+	EXPECT_EQ(0, self->mount.init_flags & (1ULL << 43));
+}
+
+TEST_F(detect, a_server_that_does_not_want_io_uring_is_served_by_the_device)
+{
+	const struct mount_options options = { .no_uring = true };
+
+	ASSERT_EQ(0, mount_open(&self->mount, &options));
+	ASSERT_EQ(0, queue_open(&self->mount, 0, &legacy));
+	EXPECT_EQ(-EOPNOTSUPP, queue_register(&self->mount.queues[0], 0));
+	EXPECT_EQ(LINK_LENGTH, client_reads_symlink(&self->mount));
+	EXPECT_LT(0, self->mount.device_requests);
+}
+
+TEST_F(detect, requests_wait_until_every_queue_has_an_entry)
+{
+	struct client client;
+
+	ASSERT_EQ(0, mount_open(&self->mount, NULL));
+	ASSERT_EQ(0, client_start(&client, ANY_CPU, read_symlink,
+				  mount_path(&self->mount, "link")));
+	ASSERT_EQ(0, test_fs_serve(&self->fs, &self->mount, &legacy,
+				   RING_FLAGS));
+	EXPECT_EQ(LINK_LENGTH, client_wait(&client, WAIT_MS));
+	EXPECT_EQ(0, self->mount.device_requests);
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Fixture of the fuse io-uring selftests: a mount, its rings, and a server
+ * that a test drives step by step.
+ *
+ * Everything a test sets up lives in its own process and mount namespace, so
+ * that an exit, wanted or not, takes the mount and the connection with it.
+ *
+ * Functions return 0 or a negative errno, unless they say otherwise. Where
+ * the machinery itself breaks they also print one line that says how; tests
+ * only compare the value.
+ */
+#ifndef FUSE_RING_TEST_H
+#define FUSE_RING_TEST_H
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <linux/types.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include <linux/fuse.h>
+#include <liburing.h>
+
+/* Nothing here waits longer than this; slow debug kernels under TCG fit. */
+#define WAIT_MS 10000
+
+#define DEFAULT_MAX_WRITE (1024 * 1024)
+
+#define ALL_REGISTER_FLAGS						\
+	(FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS |		\
+	 FUSE_URING_PINNED_BUFFERS | FUSE_URING_ZERO_COPY |		\
+	 FUSE_URING_ZERO_COPY_OPT_IN)
+
+#define PINNED_FLAGS							\
+	(FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS |		\
+	 FUSE_URING_PINNED_BUFFERS)
+
+#define ZERO_COPY_FLAGS (PINNED_FLAGS | FUSE_URING_ZERO_COPY)
+
+/* How the queues of a mount are registered; no flags is the legacy way. */
+struct ring_mode {
+	__u64 flags;
+	__u16 depth;
+	unsigned int nr_pools;
+	struct ring_pool {
+		__u32 buf_size;
+		__u32 nr;
+	} pool[FUSE_URING_MAX_POOLS];
+};
+
+/* Exactly what one REGISTER command says; tests bend it as they like. */
+struct ring_register {
+	struct fuse_uring_cmd_req cmd;
+	__u16 slot;
+	unsigned int nr_iov;
+	__u32 uring_cmd_flags;
+	const struct iovec *iovec;	/* NULL: iov below */
+	struct iovec iov[2 + FUSE_URING_MAX_POOLS];
+};
+
+enum slot_state {
+	SLOT_FREE,		/* nothing registered */
+	SLOT_AVAILABLE,		/* with the kernel, waiting for a request */
+	SLOT_REQUEST,		/* with the server */
+	SLOT_DEAD,		/* the kernel gave the entry back with an error */
+};
+
+struct ring_queue;
+
+/* A request as the server got it */
+struct ring_request {
+	struct ring_queue *queue;
+	unsigned int slot;
+	struct fuse_uring_req_header *header;
+	struct fuse_in_header in;
+	__u64 commit_id;
+	__u64 flags;
+	__u32 payload_sz;
+	__u16 buf_id;
+	void *payload;		/* NULL if the request holds no buffer */
+	size_t room;		/* bytes in that buffer */
+	bool zero_copy;
+};
+
+struct ring_slot {
+	enum slot_state state;
+	int error;
+	bool transferring;	/* READ_FIXED or WRITE_FIXED is under way */
+	int transferred;	/* its result */
+	struct ring_request request;
+};
+
+struct ring_queue {
+	struct fuse_mount *mount;
+	unsigned int qid;
+	struct ring_mode mode;
+	struct io_uring ring;
+	bool open;
+	bool stopped;
+	struct iovec headers;
+	struct iovec pool[FUSE_URING_MAX_POOLS];
+	struct ring_slot *slots;
+	/* slots whose request nobody has taken yet, oldest first */
+	__u16 *arrived;
+	unsigned int nr_slots;
+	unsigned int first_arrived;
+	unsigned int nr_arrived;
+	/* data transfer of a zero-copied request that came back */
+	void (*transfer_done)(struct ring_request *request, int result);
+};
+
+struct fuse_call;
+
+struct mount_options {
+	__u32 max_write;	/* 0: DEFAULT_MAX_WRITE */
+	__u32 init_off;	/* bits 0..31 of INIT flags not to agree to */
+	__u32 init_on;	/* further ones to agree to */
+	bool no_uring;		/* do not agree to FUSE_OVER_IO_URING */
+	bool no_device_server;	/* leave what arrives on /dev/fuse there */
+};
+
+struct fuse_mount {
+	char dir[64];
+	int dev_fd;
+	int abort_fd;
+	unsigned int connection;
+	__u64 init_flags;	/* what the kernel offered */
+	__u32 max_payload;
+	unsigned int nr_queues;
+	struct ring_queue *queues;
+
+	/* answers a call that came over /dev/fuse or a ring */
+	int (*answer)(void *fs, struct fuse_call *call);
+	void *fs;
+
+	/* the thread that keeps /dev/fuse drained */
+	pthread_t device_thread;
+	bool device_thread_runs;
+	int stop_fd;
+	unsigned int device_requests;
+	unsigned int forgets;
+	unsigned int interrupts;
+};
+
+/* One call to the file system, wherever it came from */
+struct fuse_call {
+	const struct fuse_in_header *in;
+	const void *op;		/* per-op header */
+	const void *data;	/* what follows it */
+	size_t data_len;
+	void *reply;		/* may be the same memory as data */
+	size_t room;
+	size_t reply_len;
+	bool zero_copy;
+	/* for zero-copied data: the file it goes to or comes from */
+	int transfer_fd;
+	__u64 transfer_offset;
+	size_t transfer_len;
+};
+
+/* Prints one line that belongs to the test's diagnostics. */
+__attribute__((format(printf, 1, 2)))
+void complain(const char *format, ...);
+
+/*
+ * NULL if this system can run ring tests at all, else the reason for a SKIP.
+ * Turns the module parameter on where that is what is missing.
+ */
+const char *ring_tests_impossible(void);
+bool kernel_has_bufrings(const struct fuse_mount *mount);
+
+#define NO_BUFRINGS							\
+	"kernel has no fuse buffer rings (FUSE_HAS_IO_URING_BUFRING is not offered)"
+
+/* Mount and connection */
+int mount_open(struct fuse_mount *mount, const struct mount_options *options);
+int mount_abort(struct fuse_mount *mount);
+/* Readahead decides how large buffered READs get. */
+int mount_set_readahead(struct fuse_mount *mount, unsigned int kib);
+int mount_detach(struct fuse_mount *mount);
+/* The device's last reference in this process, and with it the connection */
+void mount_close_device(struct fuse_mount *mount);
+/* Ends everything, whatever state it is in. */
+void mount_close(struct fuse_mount *mount);
+char *mount_path(const struct fuse_mount *mount, const char *name);
+
+/* Queues */
+#define RING_FLAGS (IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN)
+#define FIXED_BUFFERS_AS_NEEDED (-1)
+
+unsigned int possible_cpus(void);
+/* An io_uring and memory for one queue; registers nothing. */
+int queue_open(struct fuse_mount *mount, unsigned int qid,
+	       const struct ring_mode *mode);
+/* The same for any struct ring_queue, one of several for the same qid, say */
+int queue_open_with(struct ring_queue *queue, struct fuse_mount *mount,
+		    unsigned int qid, const struct ring_mode *mode,
+		    unsigned int ring_flags, int fixed_buffers);
+void queue_close(struct ring_queue *queue);
+/* What a REGISTER for this slot has to say in the queue's mode */
+void queue_fill_register(struct ring_queue *queue, unsigned int slot,
+			 struct ring_register *reg);
+/* Sends it. 0: accepted and pending; else the error it completed with */
+int queue_send_register(struct ring_queue *queue,
+			const struct ring_register *reg);
+int queue_register(struct ring_queue *queue, unsigned int slot);
+int queue_register_all(struct ring_queue *queue);
+/* Opens and registers all slots of every queue: the ring is ready then. */
+int mount_serve_in_steps(struct fuse_mount *mount,
+			 const struct ring_mode *mode);
+void mount_stop_servers(struct fuse_mount *mount);
+int join_thread(pthread_t thread, const char *what);
+void queue_describe(const struct ring_queue *queue);
+
+/* Collects what the ring has; waits for the first one at most @ms. */
+int queue_reap(struct ring_queue *queue, int ms);
+/* Sets queue->stopped when the mount's servers are told to stop. */
+void queue_poll_stop(struct ring_queue *queue);
+bool queue_take(struct ring_queue *queue, struct ring_request *request);
+/* Next request on this queue, or on any; -ETIMEDOUT if none came */
+int queue_wait(struct ring_queue *queue, struct ring_request *request, int ms);
+int mount_wait(struct fuse_mount *mount, struct ring_request *request, int ms);
+/* Answers from the file system until a request for @opcode arrives. */
+int mount_wait_for(struct fuse_mount *mount, __u32 opcode,
+		   struct ring_request *request);
+/* Waits until the kernel has given back every entry of the queue. */
+int queue_wait_all_dead(struct ring_queue *queue);
+
+/* Replies */
+void request_fill_reply(struct ring_request *request, int error,
+			const void *data, size_t len);
+int request_reply(struct ring_request *request, int error, const void *data,
+		  size_t len);
+/* Lets the mount's file system answer it. */
+int request_answer(struct ring_request *request);
+void request_fill_call(struct ring_request *request, struct fuse_call *call);
+int request_finish_transfer(struct ring_request *request, int result);
+/* COMMIT_AND_FETCH, prepared only, or sent: its error, or 0 while pending */
+void queue_prepare_commit(struct ring_queue *queue, unsigned int slot,
+			  unsigned int qid, __u64 commit_id);
+int queue_send_commit(struct ring_queue *queue, unsigned int slot,
+		      unsigned int qid, __u64 commit_id);
+/* READ_FIXED or WRITE_FIXED between a zero-copied request and a file */
+void request_prepare_transfer(struct ring_request *request, int fd,
+			      __u64 offset, size_t len);
+int request_transfer(struct ring_request *request, int fd, __u64 offset,
+		     size_t len);
+
+/* Clients: one call in a child of its own, pinned to a CPU */
+#define ANY_CPU (-1)
+
+struct client {
+	pid_t pid;
+	int pidfd;
+	int result_fd;
+};
+
+int client_start(struct client *client, int cpu, long (*call)(void *arg),
+		 void *arg);
+/* The value the call returned, or -ETIMEDOUT */
+long client_wait(struct client *client, int ms);
+/* Starts and waits; something else must be serving the mount. */
+long client_call(long (*call)(void *arg), void *arg);
+/* Starts it and answers requests on all open queues until it returns. */
+long client_call_served(struct fuse_mount *mount, int cpu,
+			long (*call)(void *arg), void *arg);
+/* A client's look at the mount: 0 if that works */
+long mount_works(struct fuse_mount *mount);
+bool client_runs(const struct client *client);
+void client_kill(struct client *client, int signal);
+int first_online_cpu(void);
+
+/* Memory lock accounting */
+long pinned_kib(pid_t pid);
+int become_user(uid_t uid, unsigned long memlock_bytes);
+
+__u64 now_ms(void);
+
+#endif

@@ -1,0 +1,570 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Real file operations through every way to register a ring: what a client
+ * reads and writes arrives byte for byte, and zero-copy is used exactly where
+ * the registration says so.
+ */
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "kselftest_harness.h"
+#include "test_fs.h"
+
+#define FILE_SIZE (3 * DEFAULT_MAX_WRITE)
+#define KIB 1024
+#define MIB (1024 * 1024)
+
+/* The largest request holds DEFAULT_MAX_WRITE bytes, so the last ones split. */
+static const size_t sizes[] = {
+	1, 2, 511, 512, 513, 4095, 4096, 4097, 65535, 65536, 65537,
+	128 * KIB, 128 * KIB + 1, MIB - 4096, MIB - 1, MIB, MIB + 1,
+};
+
+FIXTURE(io)
+{
+	struct fuse_mount mount;
+	struct test_fs fs;
+};
+
+FIXTURE_VARIANT(io)
+{
+	struct ring_mode mode;
+	unsigned int ring_flags;
+};
+
+#define IO_VARIANT(name, mode_flags, ...)				\
+FIXTURE_VARIANT_ADD(io, name) {					\
+		.mode = {						\
+			.flags = mode_flags,				\
+			.depth = 8,					\
+			.nr_pools = sizeof((struct ring_pool[]){ __VA_ARGS__ }) / \
+				    sizeof(struct ring_pool),		\
+			.pool = { __VA_ARGS__ },			\
+		},							\
+		.ring_flags = RING_FLAGS,				\
+	}
+
+FIXTURE_VARIANT_ADD(io, legacy)
+{
+	.mode = { .depth = 4 },
+	.ring_flags = RING_FLAGS,
+};
+
+/* Task work of the kernel interrupts the server wherever it is. */
+FIXTURE_VARIANT_ADD(io, legacy_plain_ring)
+{
+	.mode = { .depth = 1 },
+};
+
+IO_VARIANT(bufring, FUSE_URING_BUFRING,
+	   { MIB, 4 });
+IO_VARIANT(bufring_2_pools, FUSE_URING_BUFRING,
+	   { 4 * KIB, 8 }, { MIB, 3 });
+IO_VARIANT(bufring_3_pools, FUSE_URING_BUFRING,
+	   { 4 * KIB, 8 }, { 128 * KIB, 4 }, { MIB, 2 });
+IO_VARIANT(bufring_4_pools, FUSE_URING_BUFRING,
+	   { 4 * KIB, 4 }, { 64 * KIB, 4 },
+	   { 256 * KIB, 2 }, { MIB, 1 });
+
+IO_VARIANT(pinned_headers, FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS,
+	   { MIB, 4 });
+IO_VARIANT(pinned_headers_2_pools, FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS,
+	   { 4 * KIB, 8 }, { MIB, 3 });
+IO_VARIANT(pinned_headers_3_pools, FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS,
+	   { 4 * KIB, 8 }, { 128 * KIB, 4 }, { MIB, 2 });
+IO_VARIANT(pinned_headers_4_pools, FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS,
+	   { 4 * KIB, 4 }, { 64 * KIB, 4 },
+	   { 256 * KIB, 2 }, { MIB, 1 });
+
+IO_VARIANT(pinned_buffers, FUSE_URING_BUFRING | FUSE_URING_PINNED_BUFFERS,
+	   { MIB, 4 });
+IO_VARIANT(pinned_buffers_2_pools, FUSE_URING_BUFRING | FUSE_URING_PINNED_BUFFERS,
+	   { 4 * KIB, 8 }, { MIB, 3 });
+IO_VARIANT(pinned_buffers_3_pools, FUSE_URING_BUFRING | FUSE_URING_PINNED_BUFFERS,
+	   { 4 * KIB, 8 }, { 128 * KIB, 4 }, { MIB, 2 });
+IO_VARIANT(pinned_buffers_4_pools, FUSE_URING_BUFRING | FUSE_URING_PINNED_BUFFERS,
+	   { 4 * KIB, 4 }, { 64 * KIB, 4 },
+	   { 256 * KIB, 2 }, { MIB, 1 });
+
+IO_VARIANT(pinned, PINNED_FLAGS,
+	   { MIB, 4 });
+IO_VARIANT(pinned_2_pools, PINNED_FLAGS,
+	   { 4 * KIB, 8 }, { MIB, 3 });
+IO_VARIANT(pinned_3_pools, PINNED_FLAGS,
+	   { 4 * KIB, 8 }, { 128 * KIB, 4 }, { MIB, 2 });
+IO_VARIANT(pinned_4_pools, PINNED_FLAGS,
+	   { 4 * KIB, 4 }, { 64 * KIB, 4 },
+	   { 256 * KIB, 2 }, { MIB, 1 });
+
+IO_VARIANT(zero_copy, ZERO_COPY_FLAGS,
+	   { MIB, 4 });
+IO_VARIANT(zero_copy_2_pools, ZERO_COPY_FLAGS,
+	   { 4 * KIB, 8 }, { MIB, 3 });
+IO_VARIANT(zero_copy_3_pools, ZERO_COPY_FLAGS,
+	   { 4 * KIB, 8 }, { 128 * KIB, 4 }, { MIB, 2 });
+IO_VARIANT(zero_copy_4_pools, ZERO_COPY_FLAGS,
+	   { 4 * KIB, 4 }, { 64 * KIB, 4 },
+	   { 256 * KIB, 2 }, { MIB, 1 });
+
+IO_VARIANT(zero_copy_opt_in, ZERO_COPY_FLAGS | FUSE_URING_ZERO_COPY_OPT_IN,
+	   { MIB, 4 });
+IO_VARIANT(zero_copy_opt_in_2_pools, ZERO_COPY_FLAGS | FUSE_URING_ZERO_COPY_OPT_IN,
+	   { 4 * KIB, 8 }, { MIB, 3 });
+IO_VARIANT(zero_copy_opt_in_3_pools, ZERO_COPY_FLAGS | FUSE_URING_ZERO_COPY_OPT_IN,
+	   { 4 * KIB, 8 }, { 128 * KIB, 4 }, { MIB, 2 });
+IO_VARIANT(zero_copy_opt_in_4_pools, ZERO_COPY_FLAGS | FUSE_URING_ZERO_COPY_OPT_IN,
+	   { 4 * KIB, 4 }, { 64 * KIB, 4 },
+	   { 256 * KIB, 2 }, { MIB, 1 });
+
+FIXTURE_VARIANT_ADD(io, zero_copy_plain_ring)
+{
+	.mode = { ZERO_COPY_FLAGS, 1, 1, { { MIB, 1 } } },
+};
+
+FIXTURE_SETUP(io)
+{
+	const char *impossible = ring_tests_impossible();
+
+	if (impossible)
+		SKIP(return, "%s", impossible);
+	ASSERT_EQ(0, mount_open(&self->mount, NULL));
+	mount_set_readahead(&self->mount, MIB / KIB);
+	if (variant->mode.flags && !kernel_has_bufrings(&self->mount))
+		SKIP(return, NO_BUFRINGS);
+	ASSERT_EQ(0, test_fs_open(&self->fs, FILE_SIZE));
+	ASSERT_EQ(0, test_fs_serve(&self->fs, &self->mount, &variant->mode,
+				   variant->ring_flags));
+}
+
+FIXTURE_TEARDOWN(io)
+{
+	EXPECT_EQ(0, test_fs_stop(&self->fs));
+	mount_close(&self->mount);
+	test_fs_close(&self->fs);
+}
+
+/* What a client is to do with which file */
+struct job {
+	const char *path;
+	const char *data;	/* the server's side of it */
+	int open_flags;
+};
+
+static void *aligned_buffer(size_t size)
+{
+	void *buffer;
+
+	if (posix_memalign(&buffer, 4096, size))
+		return NULL;
+	memset(buffer, 0, size);
+	return buffer;
+}
+
+static int report_difference(const char *what, size_t size, __u64 offset,
+			     ssize_t at)
+{
+	complain("%s of %zu bytes at %llu: byte %zd is wrong", what, size,
+		 (unsigned long long)offset, at);
+	return 1;
+}
+
+/* A position in the file for each size: aligned, unaligned, across the end */
+static __u64 offset_for(unsigned int n, const struct job *job)
+{
+	static const __u64 offsets[] = { 0, 4096, 1, 65536 - 7, 4095 };
+
+	if (job->open_flags & O_DIRECT)
+		return offsets[n % 2];
+	return offsets[n % ARRAY_SIZE(offsets)];
+}
+
+static long read_all_sizes(void *arg)
+{
+	const struct job *job = arg;
+	char *buffer = aligned_buffer(FILE_SIZE);
+	int fd = open(job->path, O_RDONLY | job->open_flags);
+	unsigned int n;
+
+	if (fd < 0 || !buffer)
+		return -errno;
+	for (n = 0; n < ARRAY_SIZE(sizes); n++) {
+		__u64 offset = offset_for(n, job);
+		ssize_t len, at;
+
+		posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+		len = pread(fd, buffer, sizes[n], offset);
+		if (len != (ssize_t)sizes[n]) {
+			complain("read of %zu bytes at %llu returned %zd (%s)",
+				 sizes[n], (unsigned long long)offset, len,
+				 strerror(errno));
+			return 1;
+		}
+		at = pattern_differs(buffer, len, offset);
+		if (at >= 0)
+			return report_difference("read", len, offset, at);
+	}
+	return close(fd);
+}
+
+static long write_all_sizes(void *arg)
+{
+	const struct job *job = arg;
+	char *buffer = aligned_buffer(FILE_SIZE);
+	int fd = open(job->path, O_RDWR | job->open_flags);
+	unsigned int n;
+
+	if (fd < 0 || !buffer)
+		return -errno;
+	for (n = 0; n < ARRAY_SIZE(sizes); n++) {
+		__u64 offset = offset_for(n, job);
+		ssize_t len, at;
+
+		/* Each write moves the pattern, so the last one's remains show. */
+		pattern_fill(buffer, sizes[n], offset + n);
+		len = pwrite(fd, buffer, sizes[n], offset);
+		if (len != (ssize_t)sizes[n] || fsync(fd)) {
+			complain("write of %zu bytes at %llu returned %zd (%s)",
+				 sizes[n], (unsigned long long)offset, len,
+				 strerror(errno));
+			return 1;
+		}
+		at = pattern_differs(job->data + offset, len, offset + n);
+		if (at >= 0)
+			return report_difference("write", sizes[n], offset, at);
+	}
+	return close(fd);
+}
+
+static long read_mapped(void *arg)
+{
+	const struct job *job = arg;
+	int fd = open(job->path, O_RDONLY);
+	ssize_t at;
+	char *map;
+
+	if (fd < 0)
+		return -errno;
+	map = mmap(NULL, FILE_SIZE, PROT_READ, MAP_SHARED, fd, 0);
+	if (map == MAP_FAILED)
+		return -errno;
+	at = pattern_differs(map, FILE_SIZE, 0);
+	if (at >= 0)
+		return report_difference("mapped read", FILE_SIZE, 0, at);
+	munmap(map, FILE_SIZE);
+	return close(fd);
+}
+
+static long write_mapped(void *arg)
+{
+	const struct job *job = arg;
+	int fd = open(job->path, O_RDWR);
+	ssize_t at;
+	char *map;
+
+	if (fd < 0)
+		return -errno;
+	map = mmap(NULL, FILE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (map == MAP_FAILED)
+		return -errno;
+	pattern_fill(map, FILE_SIZE, 77);
+	if (msync(map, FILE_SIZE, MS_SYNC))
+		return -errno;
+	munmap(map, FILE_SIZE);
+
+	at = pattern_differs(job->data, FILE_SIZE, 77);
+	if (at >= 0)
+		return report_difference("mapped write", FILE_SIZE, 0, at);
+	return close(fd);
+}
+
+static void fill_files(struct test_fs *fs)
+{
+	pattern_fill(fs->data[NODE_DATA], FILE_SIZE, 0);
+	pattern_fill(fs->data[NODE_OPTED_IN], FILE_SIZE, 0);
+}
+
+/* READ and WRITE are zero-copied as registered, and only those. */
+static void check_transfers(struct __test_metadata *_metadata,
+			    const struct test_fs *fs,
+			    const struct ring_mode *mode)
+{
+	const bool zero_copy = mode->flags & FUSE_URING_ZERO_COPY;
+	const bool opt_in = mode->flags & FUSE_URING_ZERO_COPY_OPT_IN;
+	unsigned int node;
+
+	for (node = NODE_DATA; node <= NODE_OPTED_IN; node++) {
+		bool expected = zero_copy && (!opt_in || node == NODE_OPTED_IN);
+
+		if (expected) {
+			EXPECT_LT(0, fs->zero_copied[node]);
+			EXPECT_EQ(0, fs->copied[node]);
+		} else {
+			EXPECT_EQ(0, fs->zero_copied[node]);
+			EXPECT_LT(0, fs->copied[node]);
+		}
+	}
+}
+
+/* Runs @call on a plain file and on one that opts in to zero-copy. */
+static void for_both_files(struct __test_metadata *_metadata,
+			   FIXTURE_DATA(io) *self,
+			   const FIXTURE_VARIANT(io) *variant,
+			   long (*call)(void *arg), int open_flags)
+{
+	struct job job = { .open_flags = open_flags };
+
+	job.path = mount_path(&self->mount, "data");
+	job.data = self->fs.data[NODE_DATA];
+	EXPECT_EQ(0, client_call(call, &job));
+	job.path = mount_path(&self->mount, "opted_in");
+	job.data = self->fs.data[NODE_OPTED_IN];
+	EXPECT_EQ(0, client_call(call, &job));
+	check_transfers(_metadata, &self->fs, &variant->mode);
+}
+
+TEST_F(io, reads_what_the_file_holds)
+{
+	fill_files(&self->fs);
+	for_both_files(_metadata, self, variant, read_all_sizes, 0);
+}
+
+TEST_F(io, reads_directly_what_the_file_holds)
+{
+	fill_files(&self->fs);
+	for_both_files(_metadata, self, variant, read_all_sizes, O_DIRECT);
+}
+
+TEST_F(io, reads_through_a_mapping)
+{
+	fill_files(&self->fs);
+	for_both_files(_metadata, self, variant, read_mapped, 0);
+}
+
+TEST_F(io, writes_arrive)
+{
+	for_both_files(_metadata, self, variant, write_all_sizes, 0);
+}
+
+TEST_F(io, direct_writes_arrive)
+{
+	for_both_files(_metadata, self, variant, write_all_sizes, O_DIRECT);
+}
+
+TEST_F(io, writes_through_a_mapping_arrive)
+{
+	for_both_files(_metadata, self, variant, write_mapped, 0);
+}
+
+static long read_past_the_end(void *arg)
+{
+	const struct job *job = arg;
+	char *buffer = aligned_buffer(MIB);
+	int fd = open(job->path, O_RDONLY | job->open_flags);
+	ssize_t len, at;
+
+	if (fd < 0)
+		return -errno;
+	memset(buffer, 0xee, MIB);
+	len = pread(fd, buffer, MIB, FILE_SIZE - 4096);
+	if (len != 4096) {
+		complain("a read across the end of the file returned %zd", len);
+		return 1;
+	}
+	at = pattern_differs(buffer, 4096, FILE_SIZE - 4096);
+	if (at >= 0)
+		return report_difference("read", len, FILE_SIZE - 4096, at);
+	len = pread(fd, buffer, MIB, FILE_SIZE);
+	if (len) {
+		complain("a read at the end of the file returned %zd", len);
+		return 1;
+	}
+	return close(fd);
+}
+
+TEST_F(io, reads_end_where_the_file_ends)
+{
+	fill_files(&self->fs);
+	for_both_files(_metadata, self, variant, read_past_the_end, 0);
+	for_both_files(_metadata, self, variant, read_past_the_end, O_DIRECT);
+}
+
+static long list_directory(void *arg)
+{
+	unsigned int index = 0;
+	struct dirent *entry;
+	DIR *dir = opendir(arg);
+	char expected[64];
+
+	if (!dir)
+		return -errno;
+	while ((entry = readdir(dir))) {
+		sprintf(expected, "entry-%u", index);
+		if (strcmp(entry->d_name, expected) ||
+		    entry->d_ino != 1000 + index) {
+			complain("directory entry %u is %s with inode %lu",
+				 index, entry->d_name,
+				 (unsigned long)entry->d_ino);
+			return 1;
+		}
+		index++;
+	}
+	closedir(dir);
+	return index;
+}
+
+TEST_F(io, lists_a_directory)
+{
+	char *path = mount_path(&self->mount, "dir");
+
+	EXPECT_EQ(DIR_ENTRIES, client_call(list_directory, path));
+}
+
+static long read_link(void *arg)
+{
+	char target[LINK_LENGTH + 1], seen[LINK_LENGTH + 2];
+	ssize_t len = readlink(arg, seen, sizeof(seen));
+
+	if (len < 0)
+		return -errno;
+	test_fs_link_target(target);
+	return len == LINK_LENGTH && !memcmp(seen, target, len) ? 0 : 1;
+}
+
+TEST_F(io, reads_a_long_symlink)
+{
+	EXPECT_EQ(0, client_call(read_link, mount_path(&self->mount, "link")));
+}
+
+static long use_xattrs(void *arg)
+{
+	static const size_t value_sizes[] = { 1, 4095, 4096, 4097, 65535, 65536 };
+	static const char list[] = "user.first\0user.second";
+	const char *path = arg;
+	char *value = aligned_buffer(65536), *seen = aligned_buffer(65536);
+	unsigned int n;
+
+	if (setxattr(path, "user.first", "", 0, 0))
+		return -errno;
+	for (n = 0; n < ARRAY_SIZE(value_sizes); n++) {
+		size_t size = value_sizes[n];
+		ssize_t at;
+
+		pattern_fill(value, size, n);
+		if (setxattr(path, "user.second", value, size, 0))
+			return -errno;
+		if (getxattr(path, "user.second", NULL, 0) != (ssize_t)size ||
+		    getxattr(path, "user.second", seen, 65536) != (ssize_t)size)
+			return 1;
+		at = pattern_differs(seen, size, n);
+		if (at >= 0)
+			return report_difference("xattr", size, 0, at);
+		if (size > 1 &&
+		    (getxattr(path, "user.second", seen, size - 1) != -1 ||
+		     errno != ERANGE))
+			return 2;
+	}
+	if (listxattr(path, seen, 65536) != sizeof(list) ||
+	    memcmp(seen, list, sizeof(list)))
+		return 3;
+	if (removexattr(path, "user.second") || removexattr(path, "user.first"))
+		return 4;
+	if (getxattr(path, "user.second", seen, 65536) != -1 ||
+	    errno != ENODATA)
+		return 5;
+	return 0;
+}
+
+TEST_F(io, xattrs_hold_up_to_64_kib)
+{
+	EXPECT_EQ(0, client_call(use_xattrs, mount_path(&self->mount, "data")));
+}
+
+static long invert_by_ioctl(void *arg)
+{
+	unsigned char data[TEST_IOCTL_SIZE];
+	unsigned int n;
+	int fd = open(arg, O_RDWR);
+
+	if (fd < 0)
+		return -errno;
+	for (n = 0; n < sizeof(data); n++)
+		data[n] = n;
+	if (ioctl(fd, TEST_IOCTL_INVERT, data))
+		return -errno;
+	for (n = 0; n < sizeof(data); n++)
+		if (data[n] != (unsigned char)~n)
+			return 1;
+	if (ioctl(fd, _IO('F', 2), 0) != -1 || errno != ENOTTY)
+		return 2;
+	return close(fd);
+}
+
+TEST_F(io, an_ioctl_carries_data_both_ways)
+{
+	EXPECT_EQ(0, client_call(invert_by_ioctl, mount_path(&self->mount, "data")));
+}
+
+static long copy_range(void *arg)
+{
+	struct fuse_mount *mount = arg;
+	int from = open(mount_path(mount, "data"), O_RDONLY);
+	int to = open(mount_path(mount, "opted_in"), O_WRONLY);
+	loff_t off_in = 100, off_out = 5000;
+
+	if (from < 0 || to < 0)
+		return -errno;
+	return copy_file_range(from, &off_in, to, &off_out, 70000, 0);
+}
+
+TEST_F(io, copies_a_file_range_on_the_server)
+{
+	fill_files(&self->fs);
+	EXPECT_EQ(70000, client_call(copy_range, &self->mount));
+	EXPECT_EQ(1, self->fs.calls[FUSE_COPY_FILE_RANGE]);
+	EXPECT_EQ(-1, pattern_differs(self->fs.data[NODE_OPTED_IN] + 5000,
+				      70000, 100));
+}
+
+static long provoke_errors(void *arg)
+{
+	struct fuse_mount *mount = arg;
+	char *buffer = aligned_buffer(8192);
+	int fd = open(mount_path(mount, "broken"), O_RDWR | O_DIRECT);
+
+	if (fd < 0)
+		return -errno;
+	if (pread(fd, buffer, 8192, 0) != -1 || errno != BROKEN_READ_ERROR)
+		return 1;
+	if (pwrite(fd, buffer, 8192, 0) != -1 || errno != BROKEN_WRITE_ERROR)
+		return 2;
+	if (open(mount_path(mount, "absent"), O_RDONLY) != -1 ||
+	    errno != ENOENT)
+		return 3;
+	return close(fd);
+}
+
+TEST_F(io, errors_of_the_server_reach_the_client)
+{
+	EXPECT_EQ(0, client_call(provoke_errors, &self->mount));
+}
+
+TEST_F(io, nothing_but_forgets_travels_over_the_device)
+{
+	struct job job = {
+		.path = mount_path(&self->mount, "data"),
+		.data = self->fs.data[NODE_DATA],
+	};
+
+	EXPECT_EQ(0, client_call(write_all_sizes, &job));
+	EXPECT_EQ(0, self->mount.device_requests);
+}
+
+TEST_HARNESS_MAIN
