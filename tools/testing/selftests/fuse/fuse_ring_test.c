@@ -22,6 +22,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <linux/capability.h>
+
 #include "fuse_ring_test.h"
 
 #define ENABLE_URING "/sys/module/fuse/parameters/enable_uring"
@@ -147,6 +149,18 @@ int first_online_cpu(void)
 	if (read_text("/sys/devices/system/cpu/online", list, sizeof(list)) <= 0)
 		return 0;
 	return strtoul(list, NULL, 10);
+}
+
+bool cpu_is_online(unsigned int cpu)
+{
+	char path[64], value[8];
+
+	/* A CPU that cannot be taken offline has no such file. */
+	snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%u/online",
+		 cpu);
+	if (read_text(path, value, sizeof(value)) > 0)
+		return value[0] == '1';
+	return cpu < cpu_list_end("/sys/devices/system/cpu/online");
 }
 
 const char *ring_tests_impossible(void)
@@ -644,7 +658,7 @@ static int map_region(struct iovec *region, size_t size)
 
 	size = (size + page_size - 1) / page_size * page_size;
 	region->iov_base = mmap(NULL, size, PROT_READ | PROT_WRITE,
-				MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+				MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (region->iov_base == MAP_FAILED) {
 		region->iov_base = NULL;
 		return complain_errno("mmap");
@@ -1344,14 +1358,15 @@ int request_answer(struct ring_request *request)
  * Clients
  */
 
-static void run_client(int result_fd, int cpu, long (*call)(void *arg),
-		       void *arg)
-{
-	const char ready = 'r';
-	cpu_set_t cpus;
-	long result;
+enum child_kind {
+	CHILD_CLIENT,
+	CHILD_SERVER,
+};
 
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
+static void enter_client(int result_fd, int cpu)
+{
+	cpu_set_t cpus;
+
 	/* The server's descriptors would keep its files alive here. */
 	dup2(result_fd, STDIN_FILENO);
 	syscall(__NR_close_range, STDERR_FILENO + 1, ~0U, 0);
@@ -1362,16 +1377,31 @@ static void run_client(int result_fd, int cpu, long (*call)(void *arg),
 		if (sched_setaffinity(0, sizeof(cpus), &cpus))
 			complain_errno("sched_setaffinity");
 	}
-	if (write(STDIN_FILENO, &ready, 1) != 1)
+}
+
+static void run_child(enum child_kind kind, int result_fd, int cpu,
+		      long (*call)(void *arg), void *arg)
+{
+	const char ready = 'r';
+	long result;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (kind == CHILD_CLIENT) {
+		enter_client(result_fd, cpu);
+		result_fd = STDIN_FILENO;
+	}
+	if (write(result_fd, &ready, 1) != 1)
 		_exit(1);
 	result = call(arg);
-	if (write(STDIN_FILENO, &result, sizeof(result)) != sizeof(result))
+	if (write(result_fd, &result, sizeof(result)) != sizeof(result))
 		_exit(1);
+	while (kind == CHILD_SERVER)
+		pause();
 	_exit(0);
 }
 
-int client_start(struct client *client, int cpu, long (*call)(void *arg),
-		 void *arg)
+static int start_child(struct client *client, enum child_kind kind, int cpu,
+		       long (*call)(void *arg), void *arg)
 {
 	int fds[2];
 	char ready;
@@ -1384,16 +1414,27 @@ int client_start(struct client *client, int cpu, long (*call)(void *arg),
 	if (client->pid < 0)
 		return complain_errno("fork");
 	if (!client->pid)
-		run_client(fds[1], cpu, call, arg);
+		run_child(kind, fds[1], cpu, call, arg);
 	close(fds[1]);
 	client->result_fd = fds[0];
 	client->pidfd = syscall(__NR_pidfd_open, client->pid, 0);
 	if (client->pidfd < 0)
 		return complain_errno("pidfd_open");
-	err = wait_readable(client->result_fd, "starting a client");
+	err = wait_readable(client->result_fd, "starting a child");
 	if (!err && read(client->result_fd, &ready, 1) != 1)
 		err = -EPIPE;
 	return err;
+}
+
+int client_start(struct client *client, int cpu, long (*call)(void *arg),
+		 void *arg)
+{
+	return start_child(client, CHILD_CLIENT, cpu, call, arg);
+}
+
+int server_start(struct client *server, long (*call)(void *arg), void *arg)
+{
+	return start_child(server, CHILD_SERVER, ANY_CPU, call, arg);
 }
 
 static void client_forget(struct client *client)
@@ -1411,6 +1452,16 @@ bool client_runs(const struct client *client)
 	return poll(&pollfd, 1, 0) == 0;
 }
 
+/* End of file instead of a result: it was killed. */
+static long read_result(struct client *client)
+{
+	long result;
+
+	if (read(client->result_fd, &result, sizeof(result)) != sizeof(result))
+		return -EPIPE;
+	return result;
+}
+
 long client_wait(struct client *client, int ms)
 {
 	struct pollfd pollfd = { .fd = client->result_fd, .events = POLLIN };
@@ -1420,11 +1471,22 @@ long client_wait(struct client *client, int ms)
 		complain("a client did not finish its call within %d ms", ms);
 		return -ETIMEDOUT;
 	}
-	/* End of file instead of a result: it was killed. */
-	if (read(client->result_fd, &result, sizeof(result)) != sizeof(result))
-		result = -EPIPE;
+	result = read_result(client);
 	client_forget(client);
 	return result;
+}
+
+long server_result(struct client *server)
+{
+	int err = wait_readable(server->result_fd, "waiting for a server");
+
+	return err ?: read_result(server);
+}
+
+void server_kill(struct client *server)
+{
+	kill(server->pid, SIGKILL);
+	client_forget(server);
 }
 
 long client_call(long (*call)(void *arg), void *arg)
@@ -1435,22 +1497,28 @@ long client_call(long (*call)(void *arg), void *arg)
 	return err ?: client_wait(&client, 2 * WAIT_MS);
 }
 
+long client_wait_served(struct fuse_mount *mount, struct client *client)
+{
+	struct ring_request request;
+	int err;
+
+	do {
+		err = mount_wait_or(mount, &request, WAIT_MS, client->result_fd);
+		if (!err)
+			err = request_answer(&request);
+	} while (!err);
+	if (err != -ENODATA)
+		complain("serving a client: %s", strerror(-err));
+	return client_wait(client, WAIT_MS);
+}
+
 long client_call_served(struct fuse_mount *mount, int cpu,
 			long (*call)(void *arg), void *arg)
 {
-	struct ring_request request;
 	struct client client;
-	int err;
+	int err = client_start(&client, cpu, call, arg);
 
-	err = client_start(&client, cpu, call, arg);
-	while (!err) {
-		err = mount_wait_or(mount, &request, WAIT_MS, client.result_fd);
-		if (!err)
-			err = request_answer(&request);
-	}
-	if (err != -ENODATA)
-		complain("serving a client: %s", strerror(-err));
-	return client_wait(&client, WAIT_MS);
+	return err ?: client_wait_served(mount, &client);
 }
 
 static long look_at_root(void *arg)
@@ -1488,14 +1556,69 @@ long pinned_kib(pid_t pid)
 	return line ? strtol(line + strlen("\nVmPin:"), NULL, 10) : -1;
 }
 
-int become_user(uid_t uid, unsigned long memlock_bytes)
+int wait_until_pinned_is(long kib)
 {
-	struct rlimit limit = { memlock_bytes, memlock_bytes };
+	__u64 deadline = now_ms() + WAIT_MS;
+	const struct timespec pause = { .tv_nsec = 1000000 };
+
+	while (pinned_kib(getpid()) != kib) {
+		if (!ms_until(deadline)) {
+			complain("VmPin stays at %ld KiB, expected %ld",
+				 pinned_kib(getpid()), kib);
+			return -ETIMEDOUT;
+		}
+		nanosleep(&pause, NULL);
+	}
+	return 0;
+}
+
+int set_memlock(unsigned long bytes)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_MEMLOCK, &limit))
+		return complain_errno("getrlimit(RLIMIT_MEMLOCK)");
+	limit.rlim_cur = bytes;
+	if (setrlimit(RLIMIT_MEMLOCK, &limit))
+		return complain_errno("setrlimit(RLIMIT_MEMLOCK)");
+	return 0;
+}
+
+uid_t test_user(void)
+{
+	static uid_t uid;
+
+	if (!uid)
+		uid = 100000 + getpid();
+	return uid;
+}
+
+int become_user_with_memlock(unsigned long bytes)
+{
+	const struct rlimit limit = { bytes, RLIM_INFINITY };
+	const uid_t uid = test_user();
 
 	if (setrlimit(RLIMIT_MEMLOCK, &limit))
 		return complain_errno("setrlimit(RLIMIT_MEMLOCK)");
 	if (setgroups(0, NULL) || setresgid(uid, uid, uid) ||
 	    setresuid(uid, uid, uid))
 		return complain_errno("becoming an unprivileged user");
+	return 0;
+}
+
+int drop_capability(unsigned int capability)
+{
+	struct __user_cap_header_struct header = {
+		.version = _LINUX_CAPABILITY_VERSION_3,
+	};
+	struct __user_cap_data_struct data[2];
+	__u32 bit = 1U << capability % 32;
+
+	if (syscall(__NR_capget, &header, data))
+		return complain_errno("capget");
+	data[capability / 32].effective &= ~bit;
+	data[capability / 32].permitted &= ~bit;
+	if (syscall(__NR_capset, &header, data))
+		return complain_errno("capset");
 	return 0;
 }

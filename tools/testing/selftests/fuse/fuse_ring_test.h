@@ -262,20 +262,43 @@ int client_start(struct client *client, int cpu, long (*call)(void *arg),
 		 void *arg);
 /* The value the call returned, or -ETIMEDOUT */
 long client_wait(struct client *client, int ms);
+/*
+ * Another server process: unlike a client it keeps this one's descriptors.
+ * It lives on after the call returned, until it is killed.
+ */
+int server_start(struct client *server, long (*call)(void *arg), void *arg);
+/* What its call returned */
+long server_result(struct client *server);
+/* Kills it with SIGKILL and waits until it is gone. */
+void server_kill(struct client *server);
 /* Starts and waits; something else must be serving the mount. */
 long client_call(long (*call)(void *arg), void *arg);
 /* Starts it and answers requests on all open queues until it returns. */
 long client_call_served(struct fuse_mount *mount, int cpu,
 			long (*call)(void *arg), void *arg);
+/* The same for a client that has been started */
+long client_wait_served(struct fuse_mount *mount, struct client *client);
 /* A client's look at the mount: 0 if that works */
 long mount_works(struct fuse_mount *mount);
 bool client_runs(const struct client *client);
 void client_kill(struct client *client, int signal);
 int first_online_cpu(void);
+bool cpu_is_online(unsigned int cpu);
 
 /* Memory lock accounting */
+/* VmPin of a process */
 long pinned_kib(pid_t pid);
-int become_user(uid_t uid, unsigned long memlock_bytes);
+/* Waits until this process has exactly that much pinned. */
+int wait_until_pinned_is(long kib);
+/*
+ * Gives up root and all capabilities for good. The user is one that nobody
+ * else uses, so that nothing else counts against its RLIMIT_MEMLOCK.
+ */
+int become_user_with_memlock(unsigned long bytes);
+uid_t test_user(void);
+int set_memlock(unsigned long bytes);
+/* Gives up one capability (CAP_*) in the calling thread. */
+int drop_capability(unsigned int capability);
 
 __u64 now_ms(void);
 
