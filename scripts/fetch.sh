@@ -18,7 +18,8 @@ cached()
 {
 	local t
 
-	for t in $(ls -t "$CACHE_DIR/$package"_*.tar.xz 2>/dev/null); do
+	for t in "$CACHE_DIR/$package"_*.tar.xz; do
+		[ -e "$t" ] || continue
 		if (cd "$CACHE_DIR" && sha256sum --status -c "${t##*/}.sha256" 2>/dev/null); then
 			echo "$t"
 			return 0
@@ -48,7 +49,7 @@ private_apt()
 		-o Dir::State="$apt/state" -o Dir::State::Lists="$apt/lists" \
 		-o Dir::State::status="$apt/status" -o Dir::Cache="$apt/cache" \
 		-o Acquire::Languages=none -o APT::Sandbox::User=root \
-		-o Acquire::Retries=2 -o Acquire::http::Timeout=30 \
+		-o Acquire::Retries=1 -o Acquire::http::Timeout=30 \
 		-o Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false \
 		"$@"
 }
@@ -57,6 +58,7 @@ private_apt()
 # archive has no kernel of a later release.
 configured()
 {
+	# shellcheck disable=SC2016	# apt expands it
 	apt-get indextargets --format '$(REPO_URI) $(CODENAME)' \
 		'Created-By: Packages' 'Origin: Debian' 'Label: Debian' 2>/dev/null |
 		sort -u
@@ -110,7 +112,8 @@ use_suite()
 	   grep -qE '^(Err|W:|E:)' "$log.update"; then
 		cat "$log.update" >>"$log"
 		grep -qE '404|no longer has a Release|does not have a Release' \
-			"$log.update" || unreachable="$unreachable $suite"
+			"$log.update" ||
+			die "cannot reach $uri (see $log): check the network, or give KERNEL=/path/to/linux-$KVER.tar.xz"
 		return 1
 	fi
 }
@@ -123,7 +126,8 @@ for keyring in /usr/share/keyrings/debian-archive-keyring.{pgp,gpg} ''; do
 done
 [ -n "$keyring" ] ||
 	die "the Debian archive key is missing: install debian-archive-keyring"
-mkdir -p "$CACHE_DIR" 2>/dev/null && [ -w "$CACHE_DIR" ] ||
+mkdir -p "$CACHE_DIR" 2>/dev/null || :
+[ -w "$CACHE_DIR" ] ||
 	die "cannot write to $CACHE_DIR: set CACHE_DIR to another directory"
 free_space "$CACHE_DIR" 1
 free_space "$BUILD" 1
@@ -132,8 +136,6 @@ mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/state" "$REPOR
 : >"$apt/status"
 log=$REPORTS/fetch.log
 : >"$log"
-unreachable=
-
 uri=$(configured | awk '{ print $1; exit }')
 own=$(configured | awk -v u="$uri" '$1 == u { print $2 }')
 if [ -z "$uri" ]; then
@@ -163,6 +165,4 @@ for suite in $suites; do
 	fi
 done
 
-[ -z "$unreachable" ] ||
-	die "cannot reach $uri (see $log): check the network, or give KERNEL=/path/to/linux-$KVER.tar.xz"
 die "no suite of $uri has $package: give KERNEL=/path/to/linux-$KVER.tar.xz or a tree"

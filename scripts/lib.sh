@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034	# the scripts that source it use them
 #
 # What every script here starts from: the names of things, and how to talk to
 # the person at the terminal. Source it, do not run it.
 
 set -euo pipefail
+shopt -s inherit_errexit
 export LC_ALL=C
 
 KVER=7.2

@@ -34,7 +34,7 @@ trap 'rm -rf "$new"' EXIT
 # at the end of the series; an edited one would be lost.
 unapplied=
 if [ -f "$TOP/patches/series" ]; then
-	for p in $(sed 's/[[:space:]]*#.*//' "$TOP/patches/series"); do
+	while read -r p; do
 		known=$(sed -n "s/ $p\$//p" "$LINUX/.git/fuse-patches" 2>/dev/null || :)
 		if [ -z "$known" ]; then
 			unapplied="$unapplied $p"
@@ -42,7 +42,7 @@ if [ -f "$TOP/patches/series" ]; then
 		     [ "${FORCE:-0}" != 1 ]; then
 			die "patches/$p was edited since 'make tree': apply it first, or FORCE=1 to overwrite it"
 		fi
-	done
+	done < <(sed 's/[[:space:]]*#.*//; /^[[:space:]]*$/d' "$TOP/patches/series")
 	while read -r _ p; do
 		grep -qxF "$p" "$TOP/patches/series" || [ "${FORCE:-0}" = 1 ] ||
 			die "patches/$p was taken out since 'make tree': apply that first, or FORCE=1 to have it back"
@@ -90,11 +90,14 @@ trailers()
 
 cut -f2 "$new/now" | sed 's/^/:(exclude)/' >"$new/exclude"
 mapfile -t exclude <"$new/exclude"
+: >"$new/named"
 n=0
 written=
 for c in $commits; do
 	slug=$(kgit log -1 --format=%f "$c" | cut -c-60)
-	trailers "$c" >"$new/trailers"
+	# A directory belongs to the commit that first adds to it.
+	trailers "$c" | { grep -vxFf "$new/named" || :; } >"$new/trailers"
+	cat "$new/trailers" >>"$new/named"
 	kgit diff-tree -r -p --stat --summary --no-renames --no-commit-id --abbrev=12 \
 		"$c" -- . "${exclude[@]}" |
 		sed '/^index [0-9a-f]*\.\.[0-9a-f]* [0-7]*$/d' >"$new/diff"
@@ -121,7 +124,7 @@ for c in $commits; do
 done
 for p in $unapplied; do
 	n=$((n + 1))
-	name=$(printf '%04d-%s' "$n" "$(echo "$p" | sed 's/^[0-9]*-//')")
+	name=$(printf '%04d-%s' "$n" "${p#[0-9][0-9][0-9][0-9]-}")
 	say "not applied yet, kept at the end: $name"
 	cp "$TOP/patches/$p" "$new/$name"
 	echo "$name" >>"$new/list"

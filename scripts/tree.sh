@@ -109,7 +109,7 @@ digest()
 	{
 		kgit rev-parse base
 		cat "$TOP/scripts/tree.sh"
-		for p in $(series); do
+		for p in $list; do
 			cat "$TOP/patches/$p"
 			for t in $(trailers "$TOP/patches/$p"); do
 				for f in $(new_files "$t"); do
@@ -125,9 +125,8 @@ digest()
 # Commits the series on top of base and prints the last commit.
 build_series()
 {
-	local parent tree p t f mode tmp list
+	local parent tree p t f mode tmp
 
-	list=$(series)
 	tmp=$(mktemp -d)
 	# shellcheck disable=SC2064	# now, not later
 	trap "rm -rf '$tmp'" EXIT
@@ -197,13 +196,14 @@ remember()
 {
 	local p
 
-	for p in $(series); do
+	for p in $list; do
 		echo "$(kgit hash-object "$TOP/patches/$p") $p"
 	done >"$LINUX/.git/fuse-patches"
 	kgit update-ref refs/fuse/applied "$1"
 	digest >"$LINUX/.git/fuse-digest"
 }
 
+list=$(series)
 if [ ! -d "$LINUX/.git" ]; then
 	[ ! -e "$LINUX" ] || die "build/linux is there but not a git repository: remove it"
 	unpack

@@ -107,7 +107,7 @@ complaints+='|lock held when returning|locks? still held|suspicious RCU|illegal 
 complaints+='|rcu.*(stall|detected)|scheduling while atomic|sleeping function called'
 complaints+='|hung_task|blocked for more than|soft lockup|hard LOCKUP'
 complaints+='|refcount_t:|list_(add|del) corruption|ODEBUG:|Bad page|bad page state'
-complaints+='|memory leak|unreferenced object|kmemleak:.*(leak|error|disabled)'
+complaints+='|new suspected memory leaks|unreferenced object|[Kk]memleak.*disabled'
 complaints+='|stack-protector|stack corrupted|DEBUG_LOCKS_WARN_ON|turning off the locking'
 complaints+='|double free|use-after-free|Objects remaining|Segfault with no mm'
 
@@ -122,7 +122,8 @@ case ${1:-} in
 esac
 
 here=$(cd "$(dirname "$0")" && pwd -P)
-engine= image= tree= obj= report= tests= args= command= params= memory=1G limit=600 shell=
+engine='' image='' tree='' obj='' report='' tests='' args='' command='' params=''
+memory=1G limit=600 shell=''
 while getopts e:k:S:O:r:T:a:c:p:m:t:sh opt; do
 	case $opt in
 	e)	engine=$OPTARG ;;
@@ -159,10 +160,8 @@ rm -f "$report"/{ktap.log,kernel.log,verdict,kmemleak,engine.log,guest.env}
 # What the guest's init is to do. Kernel parameters could not carry it: they
 # end at the first space.
 {
-	for v in tree obj tests args command shell; do
-		printf '%s=%q\n' "$v" "${!v}"
-	done
-	printf 'terminal_kind=%q\n' "${TERM:-dumb}"
+	printf '%s=%q\n' tree "$tree" obj "$obj" tests "$tests" args "$args" \
+		command "$command" shell "$shell" TERM "${TERM:-dumb}"
 } >"$report/guest.env"
 
 params="init=$here/vmtest_init.sh fuse.enable_uring=1 panic=-1 $params"
@@ -172,6 +171,7 @@ params="$params vmtest_report=$report"
 
 boot_uml()
 {
+	# shellcheck disable=SC2086	# a list of parameters
 	# con0 is the terminal, con1 the kernel's log.
 	"$@" "$image" mem="$memory" seccomp=on \
 		root=/dev/root rootfstype=hostfs ro \
@@ -245,7 +245,7 @@ else
 	sed '$d' "$report/summary"
 fi
 if [ ! -s "$report/verdict" ]; then
-	if [ $rc -ge 124 ]; then
+	if [ "$rc" -ge 124 ]; then
 		complain "the guest did not finish within $limit seconds"
 	else
 		complain "the guest ended without a verdict"

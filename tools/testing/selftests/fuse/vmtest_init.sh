@@ -5,6 +5,9 @@
 # what tests write to are file systems in memory, and the report directory,
 # which is mounted once more, writable.
 
+# The kernel passes on what it does not know of its command line.
+: "${vmtest_report:?}" "${vmtest_terminal:?}"
+
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL=C HOME=/tmp
 
@@ -33,9 +36,10 @@ else
 fi
 
 terminal=/dev/$vmtest_terminal
+tree='' obj='' tests='' args='' command='' shell=''
 # shellcheck source=/dev/null
 . /run/report/guest.env
-export TERM=$terminal_kind
+export TERM
 
 # A /tmp for the tests. The host's may hold the tree: that stays in reach
 # through an open directory, mounted at its old name again.
@@ -57,7 +61,7 @@ ip link set lo up 2>/dev/null
 ulimit -c 0
 
 # Console of the tests. Raw: their lines must not grow carriage returns.
-exec <"$terminal" >"$terminal" 2>&1
+exec <>"$terminal" >&0 2>&0
 if [ -n "$shell" ]; then
 	stty sane
 	cd "$tree" || cd /
@@ -70,6 +74,7 @@ else
 	else
 		only=()
 		if [ -n "$tests" ]; then
+			# shellcheck disable=SC2086	# one path for each
 			only=("TEST_GEN_PROGS=$(printf "$obj/kselftest/fuse/%s " $tests)" TEST_PROGS=)
 		fi
 		for t in $tests; do
@@ -86,10 +91,10 @@ fi
 # seconds, and the first scan after a change may find what the second does not.
 leaks=/sys/kernel/debug/kmemleak
 if [ -w $leaks ] && [ -z "$shell" ]; then
-	for pass in 1 2; do
-		sleep 6
-		echo scan >$leaks
-	done
+	sleep 6
+	echo scan >$leaks
+	sleep 6
+	echo scan >$leaks
 	cat $leaks >/run/report/kmemleak
 fi
 

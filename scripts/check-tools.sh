@@ -1,0 +1,307 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# check-tools.sh: tests of the scripts themselves, on a toy kernel tree in a
+# directory of its own: what they make, what they refuse and how they say it,
+# and that the judges of a test run do judge.
+
+. "$(dirname "$0")/lib.sh"
+
+box=$(mktemp -d)
+trap 'rm -rf "$box"' EXIT
+vmtest=$TOP/$SELFTESTS/vmtest.sh
+bad=0
+
+ok()
+{
+	echo "ok: $1"
+}
+
+# expect WHAT COMMAND...: succeeds.
+expect()
+{
+	local what=$1
+
+	shift
+	if "$@" >"$box/out" 2>&1; then
+		ok "$what"
+	else
+		bad=1
+		echo "FAIL: $what: $(tail -n 3 "$box/out")"
+	fi
+}
+
+# refuse WHAT MESSAGE COMMAND...: fails, with exactly one line of error that
+# says so.
+refuse()
+{
+	local what=$1 message=$2
+
+	shift 2
+	if "$@" >"$box/out" 2>&1; then
+		bad=1
+		echo "FAIL: $what: went through"
+	elif [ "$(grep -c 'error: ' "$box/out")" != 1 ] || ! grep -q "error: .*$message" "$box/out"; then
+		bad=1
+		echo "FAIL: $what: unexpected words: $(cat "$box/out")"
+	else
+		ok "$what"
+	fi
+}
+
+# A toy kernel: as much of one as the scripts look at.
+toy=$box/toy/linux-$KVER
+mkdir -p "$toy/fs/fuse"
+printf 'VERSION = %s\nPATCHLEVEL = %s\nSUBLEVEL = 9\n' "${KVER%.*}" "${KVER#*.}" >"$toy/Makefile"
+seq 1 60 >"$toy/fs/fuse/dev.c"
+tar -C "$box/toy" -cJf "$box/toy.tar.xz" "linux-$KVER"
+mkdir -p "$box/old/linux-6.1"
+printf 'VERSION = 6\nPATCHLEVEL = 1\nSUBLEVEL = 0\n' >"$box/old/linux-6.1/Makefile"
+tar -C "$box/old" -cJf "$box/old.tar.xz" linux-6.1
+
+# A repository with nothing but the scripts.
+repo=$box/repo
+linux=$repo/build/linux
+mkdir -p "$repo/patches" "$box/cache"
+cp -r "$TOP/scripts" "$repo/"
+printf 'build/\n' >"$repo/.gitignore"
+echo '# order' >"$repo/patches/series"
+git -C "$repo" init -q
+export CACHE_DIR=$box/cache
+unset KERNEL FORCE
+
+tree()
+{
+	"$repo/scripts/tree.sh"
+}
+
+refresh()
+{
+	"$repo/scripts/refresh.sh"
+}
+
+commit()
+{
+	git -C "$linux" add -A &&
+	git -C "$linux" -c user.name=dev -c user.email=dev@localhost commit -q -m "$1"
+}
+
+head_tree()
+{
+	git -C "$linux" rev-parse 'HEAD^{tree}'
+}
+
+refuse "a source that is not there" "no such tree or tarball" \
+	env KERNEL="$box/nowhere" "$repo/scripts/tree.sh"
+refuse "a source of another version" "is Linux 6.1.0" \
+	env KERNEL="$box/old.tar.xz" "$repo/scripts/tree.sh"
+refuse "a source that is no tarball" "not a kernel tarball" \
+	env KERNEL="$repo/scripts/tree.sh" "$repo/scripts/tree.sh"
+expect "nothing is left of a failed start" test ! -e "$linux" -a ! -e "$linux.tmp"
+refuse "no way to the archive" "check the network" env \
+	http_proxy=http://127.0.0.1:9 https_proxy=http://127.0.0.1:9 \
+	"$repo/scripts/fetch.sh"
+expect "a tarball makes a tree" env KERNEL="$box/toy.tar.xz" "$repo/scripts/tree.sh"
+base=$(git -C "$linux" rev-parse base)
+rm -rf "$repo/build"
+expect "a directory makes a tree" env KERNEL="$toy" "$repo/scripts/tree.sh"
+expect "the base commit is always the same" \
+	test "$base" = "$(git -C "$linux" rev-parse base)"
+
+# From the tree to the repository and back.
+sed -i 's/^30$/thirty/' "$linux/fs/fuse/dev.c"
+echo new >"$linux/fs/fuse/new.c"
+mkdir -p "$linux/tools/lib/fuse_ring"
+echo lib >"$linux/tools/lib/fuse_ring/ring.c"
+commit "fuse: one
+
+Why, with a line that looks like
+ a list: 1."
+printf '#!/bin/sh\n' >"$linux/tools/lib/fuse_ring/run.sh"
+chmod +x "$linux/tools/lib/fuse_ring/run.sh"
+sed -i 's/^50$/fifty/' "$linux/fs/fuse/dev.c"
+commit "fuse: two"
+want=$(head_tree)
+rm "$linux/.git/fuse-digest"
+refuse "commits nobody saved" "not in patches/" tree
+expect "refresh writes the patches" refresh
+expect "one file each, in order" test "$(cat "$repo/patches/series")" = "# order
+0001-fuse-one.patch
+0002-fuse-two.patch"
+expect "new files are whole in the repository" \
+	test "$(cat "$repo/fs/fuse/new.c" "$repo/tools/lib/fuse_ring/ring.c")" = "new
+lib"
+expect "and executable where they were" test -x "$repo/tools/lib/fuse_ring/run.sh"
+expect "patches hold no new file" sh -c "! grep -h '^+++' '$repo'/patches/*.patch | grep -v dev.c"
+expect "a directory of ours is named as one" \
+	grep -q '^New-file: tools/lib/fuse_ring/$' "$repo/patches/0001-fuse-one.patch"
+expect "tree takes them" tree
+expect "and gives the same files" test "$want" = "$(head_tree)"
+expect "without trailers in the messages" \
+	sh -c "! git -C '$linux' log base.. | grep New-file"
+before=$(git -C "$linux" rev-parse HEAD; sha256sum "$repo"/patches/*)
+refresh 2>/dev/null
+tree 2>/dev/null
+expect "doing both again changes nothing" test "$before" = \
+	"$(git -C "$linux" rev-parse HEAD; sha256sum "$repo"/patches/*)"
+
+# Edits in the repository.
+touch -d '2001-01-01' "$linux/fs/fuse/dev.c"
+git -C "$linux" update-index -q --refresh
+echo newer >"$repo/fs/fuse/new.c"
+echo more >"$repo/tools/lib/fuse_ring/more.c"
+expect "tree takes edits of the repository" tree
+expect "an edited file" test "$(cat "$linux/fs/fuse/new.c")" = newer
+expect "and one more in a directory of ours" test -f "$linux/tools/lib/fuse_ring/more.c"
+expect "other files keep their age" test "$(date -r "$linux/fs/fuse/dev.c" +%Y)" = 2001
+
+# Edits on both sides.
+echo uncommitted >>"$linux/fs/fuse/dev.c"
+echo newest >"$repo/fs/fuse/new.c"
+expect "work in nobody's way stays" tree
+expect "as it was" grep -q uncommitted "$linux/fs/fuse/dev.c"
+git -C "$linux" checkout -q fs/fuse/dev.c
+echo mine >"$linux/fs/fuse/new.c"
+echo yours >"$repo/fs/fuse/new.c"
+refuse "uncommitted work in the way" "fs/fuse/new.c" tree
+commit "fuse: mine"
+refuse "a file edited on both sides" "fs/fuse/new.c was edited in the repository and" refresh
+expect "the repository is as it was" test "$(cat "$repo/fs/fuse/new.c")" = yours
+echo newest >"$repo/fs/fuse/new.c"
+expect "edited on one side only" refresh
+expect "that side wins" test "$(cat "$repo/fs/fuse/new.c")" = mine
+echo hand >>"$repo/patches/0001-fuse-one.patch"
+refuse "a patch edited by hand" "edited since" refresh
+tree 2>/dev/null || :
+git -C "$linux" rm -q fs/fuse/new.c
+sed -i '$d' "$repo/patches/0001-fuse-one.patch"
+tree 2>/dev/null
+commit "fuse: without the new file"
+expect "a file that is gone" refresh
+expect "is gone in the repository" test ! -e "$repo/fs/fuse/new.c"
+tree 2>/dev/null
+
+# A series that does not apply.
+have=$(head_tree)
+sed -i 's/^-30$/-31/' "$repo/patches/0001-fuse-one.patch"
+refuse "a patch that does not apply" "0001-fuse-one.patch does not apply: .*fs/fuse/dev.c" tree
+expect "leaves the tree alone" test "$have" = "$(head_tree)"
+sed -i 's/^-31$/-30/' "$repo/patches/0001-fuse-one.patch"
+rm "$repo/tools/lib/fuse_ring/"*
+sed -i 's,^New-file: tools/lib/fuse_ring/$,New-file: fs/fuse/lost.c,' "$repo/patches/0001-fuse-one.patch"
+refuse "a new file that is not there" "adds fs/fuse/lost.c" tree
+echo 0009-lost.patch >>"$repo/patches/series"
+refuse "a patch that is not there" "0009-lost.patch, which is not there" tree
+
+# A damaged download is fetched again, never used.
+echo junk >"$box/cache/linux-source-${KVER}_1.tar.xz"
+echo "0  linux-source-${KVER}_1.tar.xz" >"$box/cache/linux-source-${KVER}_1.tar.xz.sha256"
+http_proxy=http://127.0.0.1:9 "$repo/scripts/fetch.sh" >"$box/out" 2>&1 || :
+expect "a damaged tarball is not used" test ! -e "$box/cache/linux-source-${KVER}_1.tar.xz"
+
+refuse "an engine nobody has" "uml or qemu" env ENGINE=vax "$repo/scripts/kernel.sh"
+refuse "a kernel nobody built" "build it first" "$vmtest" -k "$box/none"
+
+# The judge of kernel logs: every sample line must be seen, and nothing in the
+# log of a healthy boot.
+while read -r line; do
+	echo "$line" >"$box/log"
+	if "$vmtest" --scan "$box/log" >/dev/null; then
+		bad=1
+		echo "FAIL: not seen in a kernel log: $line"
+	fi
+done <<'END'
+WARNING: CPU: 0 PID: 42 at fs/fuse/dev_uring.c:123 fuse_uring_cmd+0x1/0x2
+WARNING: fs/fuse/dev.c:77 at fuse_dev_do_read+0x1/0x2, CPU#0: server/51
+kernel BUG at mm/slub.c:500!
+BUG: KASAN: slab-use-after-free in fuse_uring_commit+0x33/0x44
+BUG: kernel NULL pointer dereference, address: 0000000000000010
+BUG: sleeping function called from invalid context at mm/page_alloc.c:1
+BUG: scheduling while atomic: server/51/0x00000002
+BUG: workqueue lockup - pool cpus=0 stuck for 30s!
+BUG: memory leak
+Oops: general protection fault, probably for non-canonical address
+Kernel panic - not syncing: Fatal exception
+UBSAN: array-index-out-of-bounds in fs/fuse/dev_uring.c:9:3
+BUG: KCSAN: data-race in fuse_uring_a / fuse_uring_b
+WARNING: possible recursive locking detected
+WARNING: possible circular locking dependency detected
+WARNING: inconsistent lock state
+inconsistent {SOFTIRQ-ON-W} -> {IN-SOFTIRQ-W} usage.
+WARNING: bad unlock balance detected!
+WARNING: held lock freed!
+WARNING: suspicious RCU usage
+DEBUG_LOCKS_WARN_ON(1)
+BUG: MAX_LOCKDEP_CHAINS too low!
+turning off the locking correctness validator.
+INFO: task client:52 blocked for more than 60 seconds.
+rcu: INFO: rcu_preempt self-detected stall on CPU
+watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [server:51]
+refcount_t: underflow; use-after-free.
+list_del corruption. prev->next should be ffff, but was dead
+ODEBUG: free active (active state 0) object type: work_struct
+BUG: Bad page state in process server  pfn:12345
+Bad pagetable: 000d [#1]
+kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)
+unreferenced object 0xffff888004a5c000 (size 64):
+kmemleak: Kernel memory leak detector disabled
+END
+ok "faults in a kernel log are seen"
+for line in 'kmemleak: Kernel memory leak detector initialized (mem pool available: 15844)' \
+	    'fuse: init (API version 7.46)' 'rcu: Hierarchical SRCU implementation.' \
+	    'Lock dependency validator: Copyright (c) 2006 Red Hat' \
+	    'kasan: KernelAddressSanitizer initialized (generic)'; do
+	echo "$line" >"$box/log"
+	expect "not a fault: $line" "$vmtest" --scan "$box/log"
+done
+
+# The judge of test results.
+counts()
+{
+	local what=$1 want=$2
+
+	cat >"$box/ktap"
+	if [ "$("$vmtest" --summary "$box/ktap" | tail -n 1)" = "$want" ]; then
+		ok "$what"
+	else
+		bad=1
+		echo "FAIL: $what: $("$vmtest" --summary "$box/ktap")"
+	fi
+}
+
+counts "passes, failures and skips are counted" "1 passed, 1 failed, 1 skipped" <<'END'
+# selftests: fuse: io_test
+# TAP version 13
+# 1..3
+# ok 1 global.reads
+# not ok 2 global.writes
+# ok 3 global.zero_copy # SKIP no buffer rings
+not ok 1 selftests: fuse: io_test # exit=1
+END
+counts "a program without inner tests counts once" "1 passed, 0 failed, 1 skipped" <<'END'
+# selftests: fuse: a_test
+ok 1 selftests: fuse: a_test
+# selftests: fuse: b_test
+ok 2 selftests: fuse: b_test # SKIP
+END
+counts "a crash after the last test is a failure" "1 passed, 1 failed, 0 skipped" <<'END'
+# selftests: fuse: io_test
+# 1..1
+# ok 1 global.reads
+not ok 1 selftests: fuse: io_test # exit=139
+END
+counts "tests that never report are failures" "1 passed, 2 failed, 0 skipped" <<'END'
+# selftests: fuse: io_test
+# 1..3
+# ok 1 global.reads
+not ok 1 selftests: fuse: io_test # TIMEOUT 45 seconds
+END
+counts "a program that never ends is a failure" "1 passed, 1 failed, 0 skipped" <<'END'
+# selftests: fuse: a_test
+ok 1 selftests: fuse: a_test
+# selftests: fuse: io_test
+# 1..3
+END
+counts "silence is a failure" "0 passed, 1 failed, 0 skipped" </dev/null
+
+exit $bad

@@ -1,0 +1,299 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# check.sh [NAME...]: the project's own tests, all or the named ones. One line
+# each, the quick ones first; what they printed is in build/reports/check. The
+# last line counts them.
+
+. "$(dirname "$0")/lib.sh"
+
+out=$REPORTS/check
+work=$BUILD/check
+fuse=$TOP/$SELFTESTS
+units="fs/fuse/ io_uring/ drivers/block/ublk_drv.o"
+passed=0 failed=0 skipped=0
+only=" $* "
+
+# run NAME FUNCTION [ARG...]: one check. Status 4 means it could not be made
+# here; what it printed last says why.
+run()
+{
+	local name=$1 log=$out/${1//[^A-Za-z0-9]/-}.log begin=$SECONDS rc=0
+
+	shift
+	[ -z "${only// /}" ] || [ "${only/ $1 /}" != "$only" ] || return 0
+	say "$name"
+	# A subshell of its own: set -e must bite in the function.
+	(set +e; (set -e; "$@") >"$log" 2>&1 </dev/null) || rc=$?
+	(exit $rc)
+	case $rc in
+	0)	passed=$((passed + 1))
+		echo "ok   $name ($((SECONDS - begin)) s)$(note "$log")" ;;
+	4)	skipped=$((skipped + 1))
+		echo "SKIP $name: $(tail -n 1 "$log")" ;;
+	*)	failed=$((failed + 1))
+		echo "FAIL $name ($((SECONDS - begin)) s)$(note "$log"), log in ${log#"$TOP"/}:"
+		tail -n 25 "$log" | sed 's/^/     | /' ;;
+	esac
+}
+
+# The counts of a run of the selftests, to go beside its name.
+note()
+{
+	tail -n 1 "$1" | grep -E '^[0-9]+ passed, ' | sed 's/^/: /' || :
+}
+
+# Compiler and checker complaints in a log of kbuild.
+warnings()
+{
+	grep -E '(: |^)(warning|error): |: Warning: ' "$1" || :
+}
+
+commits()
+{
+	kgit rev-list --reverse base..refs/fuse/applied
+}
+
+scripts_are_clean()
+{
+	local list
+
+	cd "$TOP"
+	mapfile -t list < <({
+		rgit ls-files -co --exclude-standard -- '*.sh' .ci/run
+	} | sort -u | while read -r f; do [ ! -e "$f" ] || echo "$f"; done)
+	shellcheck "${list[@]}"
+}
+
+files_have_a_licence()
+{
+	local f bad=0
+
+	cd "$TOP"
+	while read -r f; do
+		[ -s "$f" ] || continue
+		case $f in
+		patches/*|*.md|MAINTAINERS|COPYING|LICENSES/*|*/settings)	continue ;;
+		esac
+		head -n 2 "$f" | grep -q SPDX-License-Identifier || {
+			echo "no SPDX line: $f"
+			bad=1
+		}
+	done < <(rgit ls-files -co --exclude-standard)
+	return $bad
+}
+
+series_applies()
+{
+	"$TOP/scripts/tree.sh"
+	[ "$(kgit rev-parse "$("$TOP/scripts/tree.sh" --print)^{tree}")" = \
+	  "$(kgit rev-parse 'refs/fuse/applied^{tree}')" ] || {
+		echo "build/linux is not what patches/ gives: make tree"
+		return 1
+	}
+	commits | wc -l
+}
+
+# The real series through refresh and back, in a repository of its own.
+round_trip()
+{
+	local box=$work/round-trip head
+
+	rm -rf "$box"
+	mkdir -p "$box/build"
+	head=$(kgit rev-parse refs/fuse/applied)
+	(cd "$TOP" && cp -r scripts patches "$box/")
+	git -C "$box" init -q
+	git clone -q --shared --no-checkout "$LINUX" "$box/build/linux"
+	git -C "$box/build/linux" update-ref refs/tags/base "$(kgit rev-parse base)"
+	git -C "$box/build/linux" update-ref refs/fuse/applied base
+	git -C "$box/build/linux" checkout -q --detach base -- 2>/dev/null ||
+		git -C "$box/build/linux" update-ref --no-deref HEAD "$head"
+	git -C "$box/build/linux" update-ref --no-deref HEAD "$head"
+	git -C "$box/build/linux" read-tree "$head"
+	rm -f "$box"/patches/*.patch
+	"$box/scripts/refresh.sh"
+	diff -r "$TOP/patches" "$box/patches"
+	kgit diff-tree -r --diff-filter=A --name-only base "$head" | while read -r f; do
+		cmp "$TOP/$f" "$box/$f"
+	done
+	[ "$("$box/scripts/tree.sh" --print)" = "$head" ] || {
+		echo "the refreshed patches give other commits"
+		return 1
+	}
+	rm -rf "$box"
+}
+
+# What upstream's style checker says to every mail of the series. It cannot
+# ask for the sign-off the submitter adds, nor see that MAINTAINERS is part of
+# the series; all else counts.
+checkpatch()
+{
+	local mail rc=0
+
+	rm -rf "$work/mails"
+	mkdir -p "$work/mails"
+	kgit format-patch -q --no-signature -o "$work/mails" base..refs/fuse/applied
+	cd "$LINUX"
+	for mail in "$work"/mails/*.patch; do
+		[ -e "$mail" ] || continue
+		scripts/checkpatch.pl --strict --quiet --terse --show-types \
+			--ignore MISSING_SIGN_OFF,NO_AUTHOR_SIGN_OFF,FILE_PATH_CHANGES \
+			"$mail" || rc=1
+	done
+	return $rc
+}
+
+maintainers()
+{
+	# The entry here and the one the series adds are the same text.
+	kgit show refs/fuse/applied:MAINTAINERS | awk '
+		FNR == NR { want = want $0 "\n"; next }
+		{ have = have $0 "\n" }
+		END { exit !index(have, want) }' "$TOP/MAINTAINERS" - || {
+		echo "MAINTAINERS of the series lacks the entry in MAINTAINERS"
+		return 1
+	}
+	cd "$LINUX"
+	scripts/get_maintainer.pl --self-test=patterns 2>&1 | grep -i bufring && return 1
+	return 0
+}
+
+# A tree to step through commits in, beside its build directories like
+# build/linux, so that the compiler cache serves both.
+stepping_tree()
+{
+	local tree=$work/linux
+
+	if [ ! -e "$tree/.git" ]; then
+		rm -rf "$tree"
+		mkdir -p "$work"
+		kgit worktree prune
+		kgit worktree add -q --detach --force "$tree" base
+	fi
+	git -C "$tree" checkout -q --force --detach "$1"
+}
+
+# build NAME CONFIG-LINES ARCH TARGETS...: in the stepping tree.
+build()
+{
+	local o=$work/$1 extra=$2 arch=$3
+
+	shift 3
+	mkdir -p "$o"
+	{
+		cat "$fuse/config" "$fuse/config.$([ "$arch" = um ] && echo uml || echo qemu)"
+		printf '%b' "$extra"
+	} >"$o/fragment.new"
+	if ! cmp -s "$o/fragment.new" "$o/fragment" || [ ! -f "$o/.config" ]; then
+		KCONFIG_ALLCONFIG=$o/fragment.new make -s -C "$work/linux" O="$o" \
+			ARCH="$arch" allnoconfig >/dev/null || return 1
+		mv "$o/fragment.new" "$o/fragment"
+	fi
+	make -C "$work/linux" O="$o" ARCH="$arch" -j"$JOBS" "$@"
+}
+
+each_commit_builds()
+{
+	local c rc=0 log=$work/commit.log
+
+	for c in $(commits); do
+		stepping_tree "$c"
+		# shellcheck disable=SC2086	# a list of words
+		if ! build um "" um $units >"$log" 2>&1 || [ -n "$(warnings "$log")" ]; then
+			echo "$(kgit log -1 --format=%s "$c"):"
+			grep -A5 -E 'warning|error' "$log" || tail "$log"
+			rc=1
+		fi
+	done
+	return $rc
+}
+
+# Ways to configure it that no engine uses.
+other_configurations()
+{
+	local log=$work/other.log rc=0 what
+
+	stepping_tree refs/fuse/applied
+	for what in 'without-io-uring um CONFIG_FUSE_IO_URING=n\n' \
+		    'module um CONFIG_MODULES=y\nCONFIG_FUSE_FS=m\n' \
+		    '32-bit i386 CONFIG_64BIT=n\nCONFIG_IA32_EMULATION=n\nCONFIG_PARAVIRT=n\nCONFIG_KVM_GUEST=n\n'; do
+		# shellcheck disable=SC2086	# three words
+		set -- $what
+		if ! build "$1" "$3" "$2" fs/fuse/ >"$log" 2>&1 || [ -n "$(warnings "$log")" ]; then
+			echo "$1:"
+			grep -A5 -E 'warning|error' "$log" || tail "$log"
+			rc=1
+		fi
+	done
+	return $rc
+}
+
+# What gcc W=1, kernel-doc and sparse say about fs/fuse beyond what they said
+# before the series.
+static_checkers()
+{
+	local at
+
+	command -v sparse >/dev/null || { echo "sparse is not installed"; return 1; }
+	for at in base refs/fuse/applied; do
+		stepping_tree "$at"
+		rm -f "$work/um/fs/fuse"/*.o
+		build um "" um W=1 C=2 fs/fuse/ io_uring/rsrc.o >"$work/static.log" 2>&1 || {
+			cat "$work/static.log"
+			return 1
+		}
+		grep -E ': (warning|error): |Warning: ' "$work/static.log" |
+			sed -E 's/^[^ ]*(fs|io_uring)\//\1\//; s/:[0-9]+(:[0-9]+)?:/:/' |
+			sort >"$work/static.${at##*/}"
+	done
+	comm -13 "$work/static.base" "$work/static.applied" | tee "$work/static.new"
+	[ ! -s "$work/static.new" ]
+}
+
+# vm ENGINE DEBUG BASE: the selftests on one kernel.
+vm()
+{
+	local image name=$1
+
+	[ "$2" = 0 ] || name=$name-debug
+	[ "$3" = 0 ] || name=base-$name
+	image=$(ENGINE=$1 DEBUG=$2 BASE=$3 "$TOP/scripts/kernel.sh")
+	"$TOP/scripts/selftests.sh" all
+	"$fuse/vmtest.sh" -e "$1" -k "$image" -S "$LINUX" -O "$BUILD/selftests" \
+		-r "$REPORTS/$name" -m 2G -t 2400
+}
+
+# What the series adds must show as skipped there, and nothing may fail.
+unpatched()
+{
+	vm uml 0 1
+	grep -qE '^[1-9][0-9]* passed, 0 failed, [1-9][0-9]* skipped$' \
+		"$REPORTS/base-uml/summary"
+}
+
+cd "$TOP"
+if [ -z "${only// /}" ]; then
+	"$TOP/scripts/deps.sh" check
+fi
+mkdir -p "$out" "$work"
+# Everything below needs the tree; without it there is nothing to check.
+"$TOP/scripts/tree.sh"
+
+run "the series applies"			series_applies
+run "the tooling's own tests"			"$TOP/scripts/check-tools.sh"
+run "scripts pass shellcheck"			scripts_are_clean
+run "every file names its licence"		files_have_a_licence
+run "refresh round trip"			round_trip
+run "checkpatch on every patch"			checkpatch
+run "MAINTAINERS entry"				maintainers
+run "every commit builds without a warning"	each_commit_builds
+run "other configurations build"		other_configurations
+run "sparse and W=1 on fs/fuse"			static_checkers
+run "selftests in UML"				vm uml 0 0
+run "selftests in UML, debug kernel"		vm uml 1 0
+run "selftests on unpatched $KVER"		unpatched
+run "selftests in qemu, 2 CPUs, debug kernel"	vm qemu 1 0
+
+echo "$passed passed, $failed failed, $skipped skipped" | tee "$out/summary"
+[ "$failed" = 0 ]
