@@ -374,6 +374,8 @@ static size_t op_header_size(__u32 opcode)
 	case FUSE_FSYNC:
 	case FUSE_FSYNCDIR:
 		return sizeof(struct fuse_fsync_in);
+	case FUSE_ACCESS:
+		return sizeof(struct fuse_access_in);
 	case FUSE_SETXATTR:
 		return FUSE_COMPAT_SETXATTR_IN_SIZE;
 	case FUSE_GETXATTR:
@@ -593,6 +595,30 @@ int mount_abort(struct fuse_mount *mount)
 	if (write(mount->abort_fd, "1", 1) != 1)
 		return complain_errno("aborting the connection");
 	return 0;
+}
+
+int mount_wait_until_waiting(struct fuse_mount *mount, unsigned int requests)
+{
+	const struct timespec pause = { .tv_nsec = 1000000 };
+	__u64 deadline = now_ms() + WAIT_MS;
+	char path[128], text[32];
+	unsigned int waiting;
+
+	snprintf(path, sizeof(path), FUSECTL_DIR "/%u/waiting",
+		 mount->connection);
+	for (;;) {
+		if (read_text(path, text, sizeof(text)) <= 0)
+			return complain_errno(path);
+		waiting = strtoul(text, NULL, 10);
+		if (waiting == requests)
+			return 0;
+		if (!ms_until(deadline)) {
+			complain("%u requests are waiting, expected %u",
+				 waiting, requests);
+			return -ETIMEDOUT;
+		}
+		nanosleep(&pause, NULL);
+	}
 }
 
 int mount_set_readahead(struct fuse_mount *mount, unsigned int kib)
@@ -896,6 +922,7 @@ static void request_arrived(struct ring_queue *queue, unsigned int slot)
 	find_payload(request);
 
 	queue->slots[slot].state = SLOT_REQUEST;
+	queue->slots[slot].linked = false;
 	last = (queue->first_arrived + queue->nr_arrived++) % queue->nr_slots;
 	queue->arrived[last] = slot;
 }
@@ -918,8 +945,9 @@ static void handle_cqe(struct ring_queue *queue, __u64 user_data, int result)
 	if (user_data_kind(user_data) == CQE_TRANSFER) {
 		slot->transferring = false;
 		slot->transferred = result;
-		if (queue->transfer_done)
-			queue->transfer_done(&slot->request, result);
+	} else if (result == -ECANCELED && slot->linked) {
+		slot->linked = false;
+		queue->transfer_failed(&slot->request, slot->transferred);
 	} else if (result < 0) {
 		slot->state = SLOT_DEAD;
 		slot->error = result;
@@ -1159,6 +1187,20 @@ int mount_wait(struct fuse_mount *mount, struct ring_request *request, int ms)
 	return mount_wait_or(mount, request, ms, -1);
 }
 
+int mount_expect_silence(struct fuse_mount *mount)
+{
+	struct ring_request request;
+	int err = mount_wait(mount, &request, SILENCE_MS);
+
+	if (err == -ETIMEDOUT)
+		return 0;
+	if (!err)
+		complain("queue %u slot %u: unexpected opcode %u, buffer %u",
+			 request.queue->qid, request.slot, request.in.opcode,
+			 request.buf_id);
+	return err ?: -EEXIST;
+}
+
 int mount_wait_for(struct fuse_mount *mount, __u32 opcode,
 		   struct ring_request *request)
 {
@@ -1265,8 +1307,9 @@ int request_reply(struct ring_request *request, int error, const void *data,
 				 request->queue->qid, request->commit_id);
 }
 
-void request_prepare_transfer(struct ring_request *request, int fd,
-			      __u64 offset, size_t len)
+static struct io_uring_sqe *
+request_prepare_transfer(struct ring_request *request, int fd, __u64 offset,
+			 size_t len)
 {
 	struct ring_slot *slot = &request->queue->slots[request->slot];
 	struct io_uring_sqe *sqe = get_sqe(request->queue);
@@ -1280,6 +1323,23 @@ void request_prepare_transfer(struct ring_request *request, int fd,
 					  request->slot);
 	sqe->user_data = make_user_data(CQE_TRANSFER, request->slot);
 	slot->transferring = true;
+	return sqe;
+}
+
+void request_prepare_transfer_and_commit(struct ring_request *request, int fd,
+					 __u64 offset, size_t len)
+{
+	struct ring_queue *queue = request->queue;
+	struct io_uring_sqe *sqe;
+
+	/* Linked commands must be submitted together. */
+	if (io_uring_sq_space_left(&queue->ring) < 2)
+		io_uring_submit(&queue->ring);
+	sqe = request_prepare_transfer(request, fd, offset, len);
+	sqe->flags |= IOSQE_IO_LINK | IOSQE_CQE_SKIP_SUCCESS;
+	queue_prepare_commit(queue, request->slot, queue->qid,
+			     request->commit_id);
+	queue->slots[request->slot].linked = true;
 }
 
 int request_transfer(struct ring_request *request, int fd, __u64 offset,
@@ -1318,7 +1378,7 @@ void request_fill_call(struct ring_request *request, struct fuse_call *call)
 	};
 }
 
-int request_finish_transfer(struct ring_request *request, int result)
+void request_fill_transferred(struct ring_request *request, int result)
 {
 	struct fuse_write_out *out = request->payload;
 
@@ -1330,7 +1390,6 @@ int request_finish_transfer(struct ring_request *request, int result)
 		*out = (struct fuse_write_out) { .size = result };
 		request_fill_reply(request, 0, out, sizeof(*out));
 	}
-	return 0;
 }
 
 int request_answer(struct ring_request *request)
@@ -1342,7 +1401,7 @@ int request_answer(struct ring_request *request)
 	request_fill_call(request, &call);
 	error = mount->answer(mount->fs, &call);
 	if (!error && call.transfer_fd >= 0)
-		request_finish_transfer(request,
+		request_fill_transferred(request,
 					request_transfer(request,
 							 call.transfer_fd,
 							 call.transfer_offset,

@@ -26,6 +26,8 @@
 
 /* Nothing here waits longer than this; slow debug kernels under TCG fit. */
 #define WAIT_MS 10000
+/* How long nothing must happen where nothing may */
+#define SILENCE_MS 30
 
 #define DEFAULT_MAX_WRITE (1024 * 1024)
 
@@ -89,6 +91,7 @@ struct ring_slot {
 	enum slot_state state;
 	int error;
 	bool transferring;	/* READ_FIXED or WRITE_FIXED is under way */
+	bool linked;		/* and its commit follows by itself */
 	int transferred;	/* its result */
 	struct ring_request request;
 };
@@ -108,8 +111,8 @@ struct ring_queue {
 	unsigned int nr_slots;
 	unsigned int first_arrived;
 	unsigned int nr_arrived;
-	/* data transfer of a zero-copied request that came back */
-	void (*transfer_done)(struct ring_request *request, int result);
+	/* what to do when a transfer that was linked to its commit failed */
+	void (*transfer_failed)(struct ring_request *request, int result);
 };
 
 struct fuse_call;
@@ -180,6 +183,8 @@ int mount_open(struct fuse_mount *mount, const struct mount_options *options);
 int mount_abort(struct fuse_mount *mount);
 /* Readahead decides how large buffered READs get. */
 int mount_set_readahead(struct fuse_mount *mount, unsigned int kib);
+/* Waits until so many requests are in the kernel or with the server. */
+int mount_wait_until_waiting(struct fuse_mount *mount, unsigned int requests);
 int mount_detach(struct fuse_mount *mount);
 /* The device's last reference in this process, and with it the connection */
 void mount_close_device(struct fuse_mount *mount);
@@ -220,6 +225,8 @@ int queue_reap(struct ring_queue *queue, int ms);
 /* Sets queue->stopped when the mount's servers are told to stop. */
 void queue_poll_stop(struct ring_queue *queue);
 bool queue_take(struct ring_queue *queue, struct ring_request *request);
+/* 0 if no request comes for a moment; the rule is that none may */
+int mount_expect_silence(struct fuse_mount *mount);
 /* Next request on this queue, or on any; -ETIMEDOUT if none came */
 int queue_wait(struct ring_queue *queue, struct ring_request *request, int ms);
 int mount_wait(struct fuse_mount *mount, struct ring_request *request, int ms);
@@ -237,17 +244,23 @@ int request_reply(struct ring_request *request, int error, const void *data,
 /* Lets the mount's file system answer it. */
 int request_answer(struct ring_request *request);
 void request_fill_call(struct ring_request *request, struct fuse_call *call);
-int request_finish_transfer(struct ring_request *request, int result);
+/* The reply to a READ or WRITE whose data was transferred with that result */
+void request_fill_transferred(struct ring_request *request, int result);
 /* COMMIT_AND_FETCH, prepared only, or sent: its error, or 0 while pending */
 void queue_prepare_commit(struct ring_queue *queue, unsigned int slot,
 			  unsigned int qid, __u64 commit_id);
 int queue_send_commit(struct ring_queue *queue, unsigned int slot,
 		      unsigned int qid, __u64 commit_id);
 /* READ_FIXED or WRITE_FIXED between a zero-copied request and a file */
-void request_prepare_transfer(struct ring_request *request, int fd,
-			      __u64 offset, size_t len);
 int request_transfer(struct ring_request *request, int fd, __u64 offset,
 		     size_t len);
+/*
+ * The same, prepared only, with the commit of the reply linked to it: one system call for
+ * both. The reply is already filled in as if all of it will be transferred;
+ * if not, the kernel cancels the commit and queue->transfer_failed is called.
+ */
+void request_prepare_transfer_and_commit(struct ring_request *request, int fd,
+					 __u64 offset, size_t len);
 
 /* Clients: one call in a child of its own, pinned to a CPU */
 #define ANY_CPU (-1)

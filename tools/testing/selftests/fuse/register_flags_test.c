@@ -445,10 +445,10 @@ TEST_F(flags, two_threads_create_one_queue_together)
 		SKIP(return, "the figures are for pages of 4 KiB");
 	for (round = 0; round < 20; round++) {
 		ASSERT_EQ(0, reopen_mount(self));
-		EXPECT_EQ(PINNED_HEADERS_KIB + PINNED_BUFFERS_KIB,
+		ASSERT_EQ(PINNED_HEADERS_KIB + PINNED_BUFFERS_KIB,
 			  run_race(&self->mount, racers, flags));
-		EXPECT_EQ(0, racers[0].result);
-		EXPECT_EQ(0, racers[1].result);
+		ASSERT_EQ(0, racers[0].result);
+		ASSERT_EQ(0, racers[1].result);
 	}
 }
 
@@ -466,12 +466,12 @@ TEST_F(flags, of_two_threads_that_disagree_one_creates_the_queue)
 		ASSERT_EQ(0, reopen_mount(self));
 		pinned = run_race(&self->mount, racers, flags);
 		if (racers[0].result) {
-			EXPECT_EQ(-EINVAL, racers[0].result);
-			EXPECT_EQ(0, racers[1].result);
-			EXPECT_EQ(PINNED_BUFFERS_KIB, pinned);
+			ASSERT_EQ(-EINVAL, racers[0].result);
+			ASSERT_EQ(0, racers[1].result);
+			ASSERT_EQ(PINNED_BUFFERS_KIB, pinned);
 		} else {
-			EXPECT_EQ(-EINVAL, racers[1].result);
-			EXPECT_EQ(PINNED_HEADERS_KIB, pinned);
+			ASSERT_EQ(-EINVAL, racers[1].result);
+			ASSERT_EQ(PINNED_HEADERS_KIB, pinned);
 		}
 	}
 }

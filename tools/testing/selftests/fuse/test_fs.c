@@ -539,6 +539,7 @@ int test_fs_answer(void *arg, struct fuse_call *call)
 		return answer_copy_file_range(fs, call);
 	case FUSE_STATFS:
 		return answer_statfs(call);
+	case FUSE_ACCESS:
 	case FUSE_FLUSH:
 	case FUSE_FSYNC:
 	case FUSE_FSYNCDIR:
@@ -560,9 +561,9 @@ static void commit(struct ring_request *request)
 			     request->queue->qid, request->commit_id);
 }
 
-static void transfer_done(struct ring_request *request, int result)
+static void transfer_failed(struct ring_request *request, int result)
 {
-	request_finish_transfer(request, result);
+	request_fill_transferred(request, result);
 	commit(request);
 }
 
@@ -575,9 +576,10 @@ static void start_answer(struct test_fs *fs, struct ring_request *request)
 	request_fill_call(request, &call);
 	error = test_fs_answer(fs, &call);
 	if (!error && call.transfer_fd >= 0) {
-		request_prepare_transfer(request, call.transfer_fd,
-					 call.transfer_offset,
-					 call.transfer_len);
+		request_fill_transferred(request, call.transfer_len);
+		request_prepare_transfer_and_commit(request, call.transfer_fd,
+						    call.transfer_offset,
+						    call.transfer_len);
 		return;
 	}
 	request_fill_reply(request, error, NULL, error ? 0 : call.reply_len);
@@ -605,7 +607,7 @@ static void *serve_queue(void *arg)
 	err = queue_open_with(queue, mount, queue->qid, &fs->mode,
 			      fs->ring_flags, FIXED_BUFFERS_AS_NEEDED);
 	if (!err) {
-		queue->transfer_done = transfer_done;
+		queue->transfer_failed = transfer_failed;
 		queue_poll_stop(queue);
 		err = queue_register_all(queue);
 	}
