@@ -14,7 +14,7 @@ packages="
 	debian-archive-keyring ca-certificates
 	liburing-dev libfuse3-dev fuse3 attr iproute2 procps"
 # What the kernel's x86 build and the second engine want, and the checkers.
-check_packages="qemu-system-x86 sparse shellcheck"
+check_packages="qemu-system-x86 sparse shellcheck python3-ply python3-git"
 bench_packages="fio e2fsprogs"
 
 case $job in

@@ -80,7 +80,8 @@ summary()
 		programs++
 		why = $0; sub(/^[^#]*# */, "", why)
 		if (inner < planned && inner)
-			for (i = inner; i < planned; i++) fail(prog ": planned but not reported (" why ")")
+			for (i = inner; i < planned; i++)
+				fail(prog ": planned but not reported (" why ")")
 		else if (!bad) fail(prog ": " why)
 		prog = ""
 		next
@@ -164,7 +165,7 @@ rm -f "$report"/{ktap.log,kernel.log,verdict,kmemleak,engine.log,guest.env}
 		command "$command" shell "$shell" TERM "${TERM:-dumb}"
 } >"$report/guest.env"
 
-params="init=$here/vmtest_init.sh fuse.enable_uring=1 panic=-1 $params"
+params="init=$here/vmtest_init.sh fuse.enable_uring=1 printk.time=1 panic=-1 $params"
 
 # The init script needs the report directory before it can read anything else.
 params="$params vmtest_report=$report"
@@ -182,18 +183,20 @@ boot_uml()
 
 boot_qemu()
 {
-	local accel=tcg,thread=multi
+	local accel=tcg share=security_model=none,multidevs=remap
+	local root=trans=virtio,version=9p2000.L,cache=loose,msize=262144
 
 	command -v qemu-system-x86_64 >/dev/null ||
 		die "qemu-system-x86_64 is missing: install qemu-system-x86"
 	! kvm_works || accel=kvm
 	"$@" qemu-system-x86_64 -nodefaults -display none -no-reboot \
-		-machine q35,accel="${accel%%,*}" -cpu max -smp "${VMTEST_CPUS:-2}" -m "$memory" \
-		-kernel "$image" \
-		-virtfs local,path=/,mount_tag=root,security_model=none,multidevs=remap,readonly=on \
-		-virtfs local,path="$report",mount_tag=report,security_model=none \
+		-machine q35,accel="$accel" -cpu max,la57=off \
+		-smp "${VMTEST_CPUS:-2}" -m "$memory" -kernel "$image" \
+		-virtfs local,path=/,mount_tag=root,$share,readonly=on \
+		-virtfs local,path="$report",mount_tag=report,$share \
 		-serial file:"$report/kernel.log" -serial stdio \
-		-append "root=root rootfstype=9p rootflags=trans=virtio,version=9p2000.L,cache=loose,msize=262144 ro console=ttyS0 vmtest_terminal=ttyS1 $params" \
+		-append "root=root rootfstype=9p rootflags=$root ro console=ttyS0 \
+			vmtest_terminal=ttyS1 $params" \
 		2>>"$report/engine.log"
 }
 

@@ -11,20 +11,20 @@
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL=C HOME=/tmp
 
-mount -t proc proc /proc
-mount -t sysfs sysfs /sys
-mount -t devtmpfs dev /dev
+mount -t proc none /proc
+mount -t sysfs none /sys
+mount -t devtmpfs none /dev
 mkdir -p /dev/pts /dev/shm
 ln -s /proc/self/fd /dev/fd
 for i in 0:stdin 1:stdout 2:stderr; do
 	ln -s "/proc/self/fd/${i%:*}" "/dev/${i#*:}"
 done
-mount -t devpts -o ptmxmode=666 devpts /dev/pts
+mount -t devpts -o ptmxmode=666 none /dev/pts
 ln -sf pts/ptmx /dev/ptmx
-mount -t tmpfs tmpfs /dev/shm
-mount -t tmpfs tmpfs /run
+mount -t tmpfs none /dev/shm
+mount -t tmpfs none /run
 for fs in debugfs:/sys/kernel/debug fusectl:/sys/fs/fuse/connections; do
-	[ ! -d "${fs#*:}" ] || mount -t "${fs%%:*}" "${fs%%:*}" "${fs#*:}"
+	[ ! -d "${fs#*:}" ] || mount -t "${fs%%:*}" none "${fs#*:}"
 done
 
 # The report directory, by hostfs or 9p.
@@ -49,8 +49,8 @@ for dir in "$tree" "$obj"; do
 	/tmp/*|/var/tmp/*)	exec {fd}<"$dir"; keep="$keep $fd:$dir" ;;
 	esac
 done
-mount -t tmpfs -o mode=1777 tmpfs /tmp
-mount -t tmpfs -o mode=1777 tmpfs /var/tmp
+mount -t tmpfs -o mode=1777 none /tmp
+mount -t tmpfs -o mode=1777 none /var/tmp
 for k in $keep; do
 	mkdir -p "${k#*:}"
 	fd=${k%%:*}
