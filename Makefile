@@ -92,7 +92,8 @@ check:
 # The series and the tests live with the kernel tree, the builds go.
 clean:
 	$(Q)rm -rf build/uml build/uml-debug build/qemu build/qemu-debug \
-		build/selftests build/check build/series build/reports build/apt
+		build/base build/check \
+		build/selftests build/series build/reports build/apt
 
 distclean:
 	$(Q)if [ -d build/linux/.git ]; then scripts/tree.sh --unsaved; fi

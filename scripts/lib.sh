@@ -106,6 +106,9 @@ if [ -d /usr/lib/ccache ] && command -v ccache >/dev/null; then
 	export CCACHE_DIR=${CCACHE_DIR:-$CACHE_DIR/ccache}
 	export CCACHE_BASEDIR=$TOP CCACHE_NOHASHDIR=1
 	export CCACHE_SLOPPINESS=time_macros
+	# The one absolute path that kbuild still passes; with relative names
+	# it has no effect.
+	export CCACHE_IGNOREOPTIONS='-fmacro-prefix-map=*'
 fi
 export KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 2026'
 export KBUILD_BUILD_USER=fuse KBUILD_BUILD_HOST=localhost KBUILD_BUILD_VERSION=1

@@ -2,20 +2,25 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # selftests.sh TARGET [VAR=value...]: kselftest's own make in the prepared
-# tree, against that tree's headers, with the output in build/selftests.
+# tree, against that tree's headers, with the output in build/selftests (or O=).
 
 . "$(dirname "$0")/lib.sh"
 need gcc make rsync
 
 [ -f "$LINUX/Makefile" ] || die "there is no build/linux: run 'make tree' first"
 out=$BUILD/selftests
+for arg in "${@:2}"; do
+	case $arg in
+	O=*)	out=$(realpath -m "${arg#O=}") ;;
+	esac
+done
 log=$REPORTS/selftests.log
 mkdir -p "$out" "$REPORTS"
 
 smake()
 {
 	env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u KERNEL -u DEBUG -u BASE -u C -u W \
-		make -j"$JOBS" O="$out" "$@"
+		make -j"$JOBS" "$@" O="$out"
 }
 
 # The exported headers, made anew only when one of them changed.
