@@ -437,10 +437,13 @@ static void *serve_device(void *arg)
 	char *buffer = malloc(size);
 	char *reply = malloc(size);
 
-	while (buffer && reply && poll(fds, 2, -1) >= 0) {
+	while (buffer && reply) {
 		const struct fuse_in_header *in = (void *)buffer;
 		ssize_t len;
 
+		/* Changing the user of a process interrupts its threads. */
+		if (poll(fds, 2, -1) < 0 && errno != EINTR)
+			break;
 		if (fds[1].revents)
 			break;
 		len = read(mount->dev_fd, buffer, size);
@@ -559,6 +562,7 @@ int mount_open(struct fuse_mount *mount, const struct mount_options *options)
 	mount->dev_fd = -1;
 	mount->abort_fd = -1;
 	mount->stop_fd = -1;
+	mount->ring_fd = -1;
 
 	err = enter_private_mounts();
 	if (err)
@@ -568,7 +572,8 @@ int mount_open(struct fuse_mount *mount, const struct mount_options *options)
 		return complain_errno(mount->dir);
 
 	mount->stop_fd = eventfd(0, EFD_CLOEXEC);
-	if (mount->stop_fd < 0)
+	mount->ring_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (mount->stop_fd < 0 || mount->ring_fd < 0)
 		return complain_errno("eventfd");
 	mount->dev_fd = open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK);
 	if (mount->dev_fd < 0)
@@ -658,7 +663,10 @@ void mount_close(struct fuse_mount *mount)
 	mount_close_device(mount);
 	if (mount->stop_fd >= 0)
 		close(mount->stop_fd);
+	if (mount->ring_fd >= 0)
+		close(mount->ring_fd);
 	mount->stop_fd = -1;
+	mount->ring_fd = -1;
 	mount_detach(mount);
 	free(mount->queues);
 	mount->queues = NULL;
@@ -945,9 +953,11 @@ static void handle_cqe(struct ring_queue *queue, __u64 user_data, int result)
 	if (user_data_kind(user_data) == CQE_TRANSFER) {
 		slot->transferring = false;
 		slot->transferred = result;
-	} else if (result == -ECANCELED && slot->linked) {
-		slot->linked = false;
-		queue->transfer_failed(&slot->request, slot->transferred);
+		/* Of a link that breaks only this completion is posted. */
+		if (slot->linked) {
+			slot->linked = false;
+			queue->transfer_failed(&slot->request, result);
+		}
 	} else if (result < 0) {
 		slot->state = SLOT_DEAD;
 		slot->error = result;
@@ -1145,39 +1155,58 @@ int queue_wait(struct ring_queue *queue, struct ring_request *request, int ms)
 	return 0;
 }
 
-/* The same on all queues. @other_fd ends the wait with -ENODATA. */
+/* Takes the oldest request of any queue; -EAGAIN if there is none. */
+static int mount_take(struct fuse_mount *mount, struct ring_request *request)
+{
+	unsigned int qid;
+	int err;
+
+	for (qid = 0; qid < mount->nr_queues; qid++) {
+		struct ring_queue *queue = &mount->queues[qid];
+
+		if (!queue->open)
+			continue;
+		/* poll() on the ring itself does not see deferred task work. */
+		if (!queue->signals) {
+			err = io_uring_register_eventfd(&queue->ring,
+							mount->ring_fd);
+			if (err)
+				return err;
+			queue->signals = true;
+		}
+		err = queue_reap(queue, 0);
+		if (err)
+			return err;
+		if (queue_take(queue, request))
+			return 0;
+	}
+	return -EAGAIN;
+}
+
+/* @other_fd ends the wait with -ENODATA. */
 static int mount_wait_or(struct fuse_mount *mount,
 			 struct ring_request *request, int ms, int other_fd)
 {
+	struct pollfd fds[] = {
+		{ .fd = mount->ring_fd, .events = POLLIN },
+		{ .fd = other_fd, .events = POLLIN },
+	};
 	__u64 deadline = now_ms() + ms;
-	struct pollfd fds[mount->nr_queues + 1];
-	unsigned int qid;
+	eventfd_t events;
 	int left, err;
 
-	fds[mount->nr_queues] = (struct pollfd) {
-		.fd = other_fd, .events = POLLIN,
-	};
 	for (;;) {
-		for (qid = 0; qid < mount->nr_queues; qid++) {
-			struct ring_queue *queue = &mount->queues[qid];
-
-			fds[qid].fd = -1;
-			fds[qid].events = POLLIN;
-			if (!queue->open)
-				continue;
-			fds[qid].fd = queue->ring.ring_fd;
-			err = queue_reap(queue, 0);
-			if (err)
-				return err;
-			if (queue_take(queue, request))
-				return 0;
-		}
+		/* Cleared first: what comes from here on sets it again. */
+		eventfd_read(mount->ring_fd, &events);
+		err = mount_take(mount, request);
+		if (err != -EAGAIN)
+			return err;
 		left = ms_until(deadline);
 		if (!left)
 			return -ETIMEDOUT;
-		if (poll(fds, mount->nr_queues + 1, left) < 0 && errno != EINTR)
+		if (poll(fds, 2, left) < 0 && errno != EINTR)
 			return complain_errno("poll");
-		if (fds[mount->nr_queues].revents)
+		if (fds[1].revents)
 			return -ENODATA;
 	}
 }
@@ -1308,19 +1337,20 @@ int request_reply(struct ring_request *request, int error, const void *data,
 }
 
 static struct io_uring_sqe *
-request_prepare_transfer(struct ring_request *request, int fd, __u64 offset,
-			 size_t len)
+request_prepare_transfer(struct ring_request *request, __u64 from, int fd,
+			 __u64 offset, size_t len)
 {
 	struct ring_slot *slot = &request->queue->slots[request->slot];
 	struct io_uring_sqe *sqe = get_sqe(request->queue);
 
-	/* The client's pages are at address 0 of the fixed buffer. */
 	if (request->in.opcode == FUSE_READ)
 		io_uring_prep_read_fixed(sqe, fd, NULL, len, offset,
 					 request->slot);
 	else
 		io_uring_prep_write_fixed(sqe, fd, NULL, len, offset,
 					  request->slot);
+	/* The client's pages start at address 0 of the fixed buffer. */
+	sqe->addr = from;
 	sqe->user_data = make_user_data(CQE_TRANSFER, request->slot);
 	slot->transferring = true;
 	return sqe;
@@ -1335,7 +1365,7 @@ void request_prepare_transfer_and_commit(struct ring_request *request, int fd,
 	/* Linked commands must be submitted together. */
 	if (io_uring_sq_space_left(&queue->ring) < 2)
 		io_uring_submit(&queue->ring);
-	sqe = request_prepare_transfer(request, fd, offset, len);
+	sqe = request_prepare_transfer(request, 0, fd, offset, len);
 	sqe->flags |= IOSQE_IO_LINK | IOSQE_CQE_SKIP_SUCCESS;
 	queue_prepare_commit(queue, request->slot, queue->qid,
 			     request->commit_id);
@@ -1345,11 +1375,17 @@ void request_prepare_transfer_and_commit(struct ring_request *request, int fd,
 int request_transfer(struct ring_request *request, int fd, __u64 offset,
 		     size_t len)
 {
+	return request_transfer_at(request, 0, fd, offset, len);
+}
+
+int request_transfer_at(struct ring_request *request, __u64 from, int fd,
+			__u64 offset, size_t len)
+{
 	struct ring_slot *slot = &request->queue->slots[request->slot];
 	__u64 deadline = now_ms() + WAIT_MS;
 	int left, err;
 
-	request_prepare_transfer(request, fd, offset, len);
+	request_prepare_transfer(request, from, fd, offset, len);
 	while (slot->transferring) {
 		left = ms_until(deadline);
 		err = queue_reap(request->queue, left);
@@ -1506,7 +1542,7 @@ static void client_forget(struct client *client)
 
 bool client_runs(const struct client *client)
 {
-	struct pollfd pollfd = { .fd = client->result_fd, .events = POLLIN };
+	struct pollfd pollfd = { .fd = client->pidfd, .events = POLLIN };
 
 	return poll(&pollfd, 1, 0) == 0;
 }
@@ -1521,9 +1557,10 @@ static long read_result(struct client *client)
 	return result;
 }
 
+/* Not over when it has its result: its exit may close files, for one. */
 long client_wait(struct client *client, int ms)
 {
-	struct pollfd pollfd = { .fd = client->result_fd, .events = POLLIN };
+	struct pollfd pollfd = { .fd = client->pidfd, .events = POLLIN };
 	long result;
 
 	if (poll(&pollfd, 1, ms) < 1) {
@@ -1562,7 +1599,7 @@ long client_wait_served(struct fuse_mount *mount, struct client *client)
 	int err;
 
 	do {
-		err = mount_wait_or(mount, &request, WAIT_MS, client->result_fd);
+		err = mount_wait_or(mount, &request, WAIT_MS, client->pidfd);
 		if (!err)
 			err = request_answer(&request);
 	} while (!err);
@@ -1638,6 +1675,8 @@ int set_memlock(unsigned long bytes)
 	if (getrlimit(RLIMIT_MEMLOCK, &limit))
 		return complain_errno("getrlimit(RLIMIT_MEMLOCK)");
 	limit.rlim_cur = bytes;
+	if (limit.rlim_max < limit.rlim_cur)
+		limit.rlim_max = limit.rlim_cur;
 	if (setrlimit(RLIMIT_MEMLOCK, &limit))
 		return complain_errno("setrlimit(RLIMIT_MEMLOCK)");
 	return 0;

@@ -103,6 +103,7 @@ struct ring_queue {
 	struct io_uring ring;
 	bool open;
 	bool stopped;
+	bool signals;		/* mount->ring_fd when there is something */
 	struct iovec headers;
 	struct iovec pool[FUSE_URING_MAX_POOLS];
 	struct ring_slot *slots;
@@ -143,6 +144,7 @@ struct fuse_mount {
 	pthread_t device_thread;
 	bool device_thread_runs;
 	int stop_fd;
+	int ring_fd;		/* eventfd of all rings a test waits for */
 	unsigned int device_requests;
 	unsigned int forgets;
 	unsigned int interrupts;
@@ -254,8 +256,11 @@ int queue_send_commit(struct ring_queue *queue, unsigned int slot,
 /* READ_FIXED or WRITE_FIXED between a zero-copied request and a file */
 int request_transfer(struct ring_request *request, int fd, __u64 offset,
 		     size_t len);
+/* The same, @from so many bytes into the request's data */
+int request_transfer_at(struct ring_request *request, __u64 from, int fd,
+			__u64 offset, size_t len);
 /*
- * The same, prepared only, with the commit of the reply linked to it: one system call for
+ * All of it, prepared only, with the commit of the reply linked to it: one system call for
  * both. The reply is already filled in as if all of it will be transferred;
  * if not, the kernel cancels the commit and queue->transfer_failed is called.
  */

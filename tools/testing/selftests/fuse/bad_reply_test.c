@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Replies that no server should send: each fails the request it is for, or
+ * itself, and nothing else.
+ */
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "kselftest_harness.h"
+#include "test_fs.h"
+
+#define KIB 1024
+#define MIB (1024 * 1024)
+#define VALUE_SIZE 1000
+
+FIXTURE(bad_reply)
+{
+	struct fuse_mount mount;
+	struct test_fs fs;
+	struct client client;
+	struct ring_request request;
+};
+
+FIXTURE_VARIANT(bad_reply)
+{
+	struct ring_mode mode;
+};
+
+FIXTURE_VARIANT_ADD(bad_reply, legacy)
+{
+	.mode = { .depth = 2 },
+};
+
+FIXTURE_VARIANT_ADD(bad_reply, bufring)
+{
+	.mode = { .flags = FUSE_URING_BUFRING, .depth = 2, .nr_pools = 2,
+		  .pool = { { 4 * KIB, 1 }, { MIB, 1 } } },
+};
+
+FIXTURE_VARIANT_ADD(bad_reply, pinned)
+{
+	.mode = { .flags = PINNED_FLAGS, .depth = 2, .nr_pools = 2,
+		  .pool = { { 4 * KIB, 1 }, { MIB, 1 } } },
+};
+
+FIXTURE_VARIANT_ADD(bad_reply, zero_copy)
+{
+	.mode = { .flags = ZERO_COPY_FLAGS, .depth = 2, .nr_pools = 2,
+		  .pool = { { 4 * KIB, 1 }, { MIB, 1 } } },
+};
+
+/* A request whose reply may have up to VALUE_SIZE bytes */
+static long get_value(void *arg)
+{
+	char value[VALUE_SIZE];
+	ssize_t len = getxattr(arg, "u", value, sizeof(value));
+
+	return len < 0 ? -errno : len;
+}
+
+FIXTURE_SETUP(bad_reply)
+{
+	const char *impossible = ring_tests_impossible();
+
+	if (impossible)
+		SKIP(return, "%s", impossible);
+	ASSERT_EQ(0, test_fs_open(&self->fs, 4096));
+	self->mount.answer = test_fs_answer;
+	self->mount.fs = &self->fs;
+	ASSERT_EQ(0, mount_open(&self->mount, NULL));
+	if (variant->mode.flags && !kernel_has_bufrings(&self->mount))
+		SKIP(return, NO_BUFRINGS);
+	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &variant->mode));
+	ASSERT_EQ(0, client_start(&self->client, first_online_cpu(), get_value,
+				  self->mount.dir));
+	ASSERT_EQ(0, mount_wait_for(&self->mount, FUSE_GETXATTR,
+				    &self->request));
+}
+
+FIXTURE_TEARDOWN(bad_reply)
+{
+	mount_close(&self->mount);
+	test_fs_close(&self->fs);
+}
+
+/* The client got this, and the mount goes on working. */
+static void check_client(struct __test_metadata *_metadata,
+			 FIXTURE_DATA(bad_reply) * self, long expected)
+{
+	unsigned int round;
+
+	EXPECT_EQ(expected, client_wait_served(&self->mount, &self->client));
+	/* More often than there are entries or buffers */
+	for (round = 0; round < 5; round++)
+		EXPECT_EQ(0, mount_works(&self->mount));
+}
+
+static int commit_with_size(struct ring_request *request, __u32 payload_sz)
+{
+	request_fill_reply(request, 0, NULL, 0);
+	request->header->ring_ent_in_out.payload_sz = payload_sz;
+	return queue_send_commit(request->queue, request->slot,
+				 request->queue->qid, request->commit_id);
+}
+
+TEST_F(bad_reply, the_longest_payload_is_accepted)
+{
+	EXPECT_EQ(0, commit_with_size(&self->request, VALUE_SIZE));
+	check_client(_metadata, self, VALUE_SIZE);
+}
+
+TEST_F(bad_reply, a_payload_longer_than_the_request_wants_fails_it)
+{
+	EXPECT_EQ(0, commit_with_size(&self->request, VALUE_SIZE + 1));
+	check_client(_metadata, self, -EINVAL);
+}
+
+TEST_F(bad_reply, a_payload_longer_than_the_buffer_fails_the_request)
+{
+	EXPECT_EQ(0, commit_with_size(&self->request, 4 * KIB + 1));
+	check_client(_metadata, self, -EINVAL);
+}
+
+TEST_F(bad_reply, a_payload_longer_than_everything_fails_the_request)
+{
+	EXPECT_EQ(0, commit_with_size(&self->request, 0xffffffff));
+	check_client(_metadata, self, -EINVAL);
+}
+
+static long get_attributes(void *arg)
+{
+	struct stat st;
+
+	return stat(arg, &st) ? -errno : 0;
+}
+
+TEST_F(bad_reply, a_payload_shorter_than_the_reply_must_be_fails_the_request)
+{
+	EXPECT_EQ(0, commit_with_size(&self->request, 0));
+	EXPECT_EQ(0, client_wait_served(&self->mount, &self->client));
+	ASSERT_EQ(0, client_start(&self->client, first_online_cpu(),
+				  get_attributes, self->mount.dir));
+	ASSERT_EQ(0, mount_wait_for(&self->mount, FUSE_GETATTR,
+				    &self->request));
+	EXPECT_EQ(0, commit_with_size(&self->request,
+				      sizeof(struct fuse_attr_out) - 1));
+	check_client(_metadata, self, -EINVAL);
+}
+
+static int commit_with_header(struct ring_request *request, int error,
+			      __u64 unique)
+{
+	struct fuse_out_header out = {
+		.len = sizeof(out), .error = error, .unique = unique,
+	};
+
+	request_fill_reply(request, 0, NULL, 0);
+	memcpy(request->header->in_out, &out, sizeof(out));
+	return queue_send_commit(request->queue, request->slot,
+				 request->queue->qid, request->commit_id);
+}
+
+TEST_F(bad_reply, an_error_reaches_the_client)
+{
+	EXPECT_EQ(0, commit_with_header(&self->request, -EDOM,
+					self->request.in.unique));
+	check_client(_metadata, self, -EDOM);
+}
+
+TEST_F(bad_reply, a_positive_error_fails_the_request)
+{
+	EXPECT_EQ(0, commit_with_header(&self->request, 5,
+					self->request.in.unique));
+	check_client(_metadata, self, -EINVAL);
+}
+
+TEST_F(bad_reply, an_internal_error_of_the_kernel_fails_the_request)
+{
+	/* ERESTARTSYS */
+	EXPECT_EQ(0, commit_with_header(&self->request, -512,
+					self->request.in.unique));
+	check_client(_metadata, self, -EINVAL);
+}
+
+TEST_F(bad_reply, another_unique_id_fails_the_request)
+{
+	EXPECT_EQ(0, commit_with_header(&self->request, 0,
+					self->request.in.unique + 2));
+	check_client(_metadata, self, -ENOENT);
+}
+
+TEST_F(bad_reply, a_notification_fails_the_request)
+{
+	EXPECT_EQ(0, commit_with_header(&self->request, 1, 0));
+	check_client(_metadata, self, -EINVAL);
+}
+
+TEST_F(bad_reply, a_wrong_commit_id_is_refused_and_the_request_stays)
+{
+	struct ring_request *request = &self->request;
+
+	request_fill_reply(request, 0, NULL, 0);
+	EXPECT_EQ(-ENOENT, queue_send_commit(request->queue, request->slot,
+					     request->queue->qid,
+					     request->commit_id + 2));
+	EXPECT_TRUE(client_runs(&self->client));
+	EXPECT_EQ(0, request_reply(request, 0, NULL, 7));
+	check_client(_metadata, self, 7);
+}
+
+TEST_F(bad_reply, a_second_commit_is_refused)
+{
+	struct ring_request *request = &self->request;
+
+	EXPECT_EQ(0, request_reply(request, 0, NULL, 7));
+	EXPECT_EQ(-ENOENT, queue_send_commit(request->queue, request->slot,
+					     request->queue->qid,
+					     request->commit_id));
+	check_client(_metadata, self, 7);
+}
+
+TEST_F(bad_reply, a_queue_number_over_the_cpus_is_refused)
+{
+	struct ring_request *request = &self->request;
+
+	request_fill_reply(request, 0, NULL, 0);
+	EXPECT_EQ(-EINVAL, queue_send_commit(request->queue, request->slot,
+					     self->mount.nr_queues,
+					     request->commit_id));
+	EXPECT_EQ(-EINVAL, queue_send_commit(request->queue, request->slot,
+					     65535, request->commit_id));
+	EXPECT_EQ(0, request_reply(request, 0, NULL, 7));
+	check_client(_metadata, self, 7);
+}
+
+TEST_F(bad_reply, another_queue_number_is_refused)
+{
+	struct ring_request *request = &self->request;
+
+	if (self->mount.nr_queues < 2)
+		SKIP(return, "one possible CPU makes only one queue");
+	request_fill_reply(request, 0, NULL, 0);
+	EXPECT_EQ(-ENOENT, queue_send_commit(request->queue, request->slot,
+					     !request->queue->qid,
+					     request->commit_id));
+	EXPECT_EQ(0, request_reply(request, 0, NULL, 7));
+	check_client(_metadata, self, 7);
+}
+
+/*
+ * A thread writes sizes, good and absurd, into the header while the kernel
+ * reads it. Every reply is as long as some size that was valid, or fails.
+ */
+struct scribbler {
+	struct fuse_uring_ent_in_out *header;
+	bool stop;
+};
+
+static void *scribble(void *arg)
+{
+	static const __u32 sizes[] = { 7, 0xffffffff, 4 * KIB + 1, 0x80000000 };
+	struct scribbler *scribbler = arg;
+	unsigned int n = 0;
+
+	/* On a single CPU the server and the client come first. */
+	if (sched_setscheduler(0, SCHED_IDLE, &(struct sched_param){}))
+		complain("SCHED_IDLE: %s", strerror(errno));
+	while (!__atomic_load_n(&scribbler->stop, __ATOMIC_RELAXED))
+		__atomic_store_n(&scribbler->header->payload_sz,
+				 sizes[n++ % ARRAY_SIZE(sizes)],
+				 __ATOMIC_RELAXED);
+	return NULL;
+}
+
+TEST_F(bad_reply, a_header_that_changes_while_it_is_read_does_no_harm)
+{
+	struct scribbler scribbler = {
+		.header = &self->request.header->ring_ent_in_out,
+	};
+	pthread_t thread;
+	unsigned int round;
+	long result;
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, scribble, &scribbler));
+	for (round = 0; round < 50; round++) {
+		struct ring_request *request = &self->request;
+		struct fuse_out_header out = {
+			.len = sizeof(out), .unique = request->in.unique,
+		};
+
+		memcpy(request->header->in_out, &out, sizeof(out));
+		EXPECT_EQ(0, queue_send_commit(request->queue, request->slot,
+					       request->queue->qid,
+					       request->commit_id));
+		result = client_wait(&self->client, WAIT_MS);
+		/* 2 is what the kernel wrote: the length of the name. */
+		if (result != 2 && result != -EINVAL)
+			ASSERT_EQ(7, result);
+		ASSERT_EQ(0, client_start(&self->client, first_online_cpu(),
+					  get_value, self->mount.dir));
+		ASSERT_EQ(0, mount_wait_for(&self->mount, FUSE_GETXATTR,
+					    &self->request));
+	}
+	__atomic_store_n(&scribbler.stop, true, __ATOMIC_RELAXED);
+	join_thread(thread, "the scribbling thread");
+	EXPECT_EQ(0, request_reply(&self->request, 0, NULL, 7));
+	check_client(_metadata, self, 7);
+}
+
+TEST_HARNESS_MAIN

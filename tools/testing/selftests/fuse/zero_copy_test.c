@@ -1,0 +1,590 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The client's pages in the server's fixed buffers: what the table must be
+ * like, what a server can do with the pages and until when, and what a
+ * client sees of pages that were not filled.
+ */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "kselftest_harness.h"
+#include "test_fs.h"
+
+#define KIB 1024
+#define MIB (1024 * 1024)
+#define DEPTH 4
+#define FILE_SIZE (4 * MIB)
+
+static const struct ring_mode zero_copy = {
+	.flags = ZERO_COPY_FLAGS,
+	.depth = DEPTH,
+	.nr_pools = 1,
+	.pool = { { MIB, 4 } },
+};
+
+FIXTURE(zero_copy)
+{
+	struct fuse_mount mount;
+	struct test_fs fs;
+};
+
+FIXTURE_SETUP(zero_copy)
+{
+	const char *impossible = ring_tests_impossible();
+
+	if (impossible)
+		SKIP(return, "%s", impossible);
+	ASSERT_EQ(0, test_fs_open(&self->fs, FILE_SIZE));
+	self->mount.answer = test_fs_answer;
+	self->mount.fs = &self->fs;
+	ASSERT_EQ(0, mount_open(&self->mount, NULL));
+	if (!kernel_has_bufrings(&self->mount))
+		SKIP(return, NO_BUFRINGS);
+}
+
+FIXTURE_TEARDOWN(zero_copy)
+{
+	EXPECT_EQ(0, test_fs_stop(&self->fs));
+	mount_close(&self->mount);
+	test_fs_close(&self->fs);
+}
+
+/*
+ * The table of fixed buffers
+ */
+
+static int open_with_table(struct fuse_mount *mount, int fixed_buffers)
+{
+	return queue_open_with(&mount->queues[0], mount, 0, &zero_copy,
+			       RING_FLAGS, fixed_buffers);
+}
+
+TEST_F(zero_copy, a_ring_without_a_table_is_refused)
+{
+	ASSERT_EQ(0, open_with_table(&self->mount, 0));
+	EXPECT_EQ(-EINVAL, queue_register(&self->mount.queues[0], 0));
+	EXPECT_EQ(0, pinned_kib(getpid()));
+	EXPECT_EQ(0, mount_works(&self->mount));
+}
+
+TEST_F(zero_copy, a_slot_beyond_the_table_is_refused)
+{
+	ASSERT_EQ(0, open_with_table(&self->mount, 2));
+	EXPECT_EQ(-EINVAL, queue_register(&self->mount.queues[0], 2));
+	EXPECT_EQ(0, pinned_kib(getpid()));
+	EXPECT_EQ(0, mount_works(&self->mount));
+}
+
+TEST_F(zero_copy, the_last_slot_of_the_table_is_accepted)
+{
+	ASSERT_EQ(0, open_with_table(&self->mount, 2));
+	EXPECT_EQ(0, queue_register(&self->mount.queues[0], 1));
+}
+
+static int occupy(struct ring_queue *queue, unsigned int index)
+{
+	struct iovec memory = queue->headers;
+	__u64 tag = 0;
+
+	return io_uring_register_buffers_update_tag(&queue->ring, index,
+						    &memory, &tag, 1);
+}
+
+static int empty(struct ring_queue *queue, unsigned int index)
+{
+	struct iovec nothing = {};
+	__u64 tag = 0;
+
+	return io_uring_register_buffers_update_tag(&queue->ring, index,
+						    &nothing, &tag, 1);
+}
+
+TEST_F(zero_copy, an_occupied_slot_of_the_table_is_refused)
+{
+	struct ring_queue *queue = &self->mount.queues[0];
+
+	ASSERT_EQ(0, open_with_table(&self->mount, DEPTH));
+	ASSERT_EQ(1, occupy(queue, 1));
+	EXPECT_EQ(-EBUSY, queue_register(queue, 1));
+	EXPECT_EQ(0, mount_works(&self->mount));
+}
+
+TEST_F(zero_copy, other_slots_of_a_table_are_free_to_use)
+{
+	struct ring_queue *queue = &self->mount.queues[0];
+
+	ASSERT_EQ(0, open_with_table(&self->mount, DEPTH + 1));
+	ASSERT_EQ(1, occupy(queue, DEPTH));
+	EXPECT_EQ(0, queue_register_all(queue));
+}
+
+/*
+ * Requests that a test holds in its hands
+ */
+
+/* A client's pread() or pwrite() of a buffer filled with @fill */
+struct transfer {
+	const char *path;
+	int flags;
+	bool write;
+	size_t size;
+	off_t offset;
+	size_t misaligned;	/* of the client's memory */
+	bool huge;		/* memory that may be a huge page */
+	unsigned char fill;
+	unsigned char *memory;	/* shared with the test */
+	size_t memory_size;
+};
+
+static int share_memory(struct transfer *transfer, size_t size)
+{
+	transfer->memory_size = size;
+	transfer->memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
+				MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	return transfer->memory == MAP_FAILED ? -errno : 0;
+}
+
+static long do_transfer(void *arg)
+{
+	struct transfer *transfer = arg;
+	unsigned char *memory = transfer->memory + transfer->misaligned;
+	int fd = open(transfer->path, O_RDWR | transfer->flags);
+	ssize_t len;
+
+	if (fd < 0)
+		return -errno;
+	if (transfer->huge) {
+		/* 2 MiB aligned within twice as much */
+		unsigned char *huge = aligned_alloc(2 * MIB, 4 * MIB);
+
+		if (!huge)
+			return -ENOMEM;
+		madvise(huge, 4 * MIB, MADV_HUGEPAGE);
+		memory = huge + transfer->misaligned;
+		memcpy(memory, transfer->memory, transfer->size);
+	}
+	if (transfer->write)
+		len = pwrite(fd, memory, transfer->size, transfer->offset);
+	else
+		len = pread(fd, memory, transfer->size, transfer->offset);
+	if (len < 0)
+		return -errno;
+	if (transfer->huge)
+		memcpy(transfer->memory, memory, transfer->size);
+	return len;
+}
+
+static void hold_request(struct __test_metadata *_metadata,
+			 FIXTURE_DATA(zero_copy) * self, __u32 opcode,
+			 struct client *client, struct transfer *transfer,
+			 struct ring_request *request)
+{
+	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &zero_copy));
+	transfer->path = mount_path(&self->mount, "data");
+	if (!transfer->memory)
+		ASSERT_EQ(0, share_memory(transfer, 64 * KIB));
+	memset(transfer->memory, transfer->fill, transfer->memory_size);
+	ASSERT_EQ(0, client_start(client, first_online_cpu(), do_transfer,
+				  transfer));
+	ASSERT_EQ(0, mount_wait_for(&self->mount, opcode, request));
+	ASSERT_EQ(FUSE_URING_ENT_ZERO_COPY, request->flags);
+}
+
+#define HOLD_READ() \
+	hold_request(_metadata, self, FUSE_READ, &client, &transfer, &request)
+#define HOLD_WRITE() \
+	hold_request(_metadata, self, FUSE_WRITE, &client, &transfer, &request)
+
+TEST_F(zero_copy, a_read_holds_no_payload_buffer)
+{
+	struct transfer transfer = { .size = 8192, .flags = O_DIRECT };
+	struct ring_request request;
+	struct client client;
+
+	HOLD_READ();
+	EXPECT_EQ(FUSE_URING_BUF_NONE, request.buf_id);
+	EXPECT_EQ(0, request.payload_sz);
+	ASSERT_EQ(8192, request_transfer(&request, self->fs.data_fd[NODE_DATA],
+					 0, 8192));
+	ASSERT_EQ(0, request_reply(&request, 0, NULL, 8192));
+	EXPECT_EQ(8192, client_wait_served(&self->mount, &client));
+}
+
+TEST_F(zero_copy, a_write_counts_its_pages_and_has_room_for_the_reply)
+{
+	struct transfer transfer = {
+		.write = true, .size = 8192, .flags = O_DIRECT, .fill = 0x5a,
+	};
+	struct fuse_write_out out = { .size = 8192 };
+	struct ring_request request;
+	struct client client;
+
+	HOLD_WRITE();
+	EXPECT_EQ(8192, request.payload_sz);
+	EXPECT_NE(FUSE_URING_BUF_NONE, request.buf_id);
+	EXPECT_LE(sizeof(out), request.room);
+	ASSERT_EQ(8192, request_transfer(&request, self->fs.data_fd[NODE_DATA],
+					 4096, 8192));
+	ASSERT_EQ(0, request_reply(&request, 0, &out, sizeof(out)));
+	EXPECT_EQ(8192, client_wait_served(&self->mount, &client));
+	EXPECT_EQ(0x5a, (unsigned char)self->fs.data[NODE_DATA][4096]);
+	EXPECT_EQ(0x5a, (unsigned char)self->fs.data[NODE_DATA][12287]);
+	EXPECT_EQ(0, self->fs.data[NODE_DATA][4095]);
+	EXPECT_EQ(0, self->fs.data[NODE_DATA][12288]);
+}
+
+TEST_F(zero_copy, a_transfer_may_come_in_pieces)
+{
+	struct transfer transfer = { .size = 12288, .flags = O_DIRECT };
+	int fd = self->fs.data_fd[NODE_DATA];
+	struct ring_request request;
+	struct client client;
+
+	pattern_fill(self->fs.data[NODE_DATA], FILE_SIZE, 0);
+	HOLD_READ();
+	ASSERT_EQ(5000, request_transfer_at(&request, 7288, fd, 7288, 5000));
+	ASSERT_EQ(7288, request_transfer_at(&request, 0, fd, 0, 7288));
+	ASSERT_EQ(0, request_reply(&request, 0, NULL, 12288));
+	EXPECT_EQ(12288, client_wait_served(&self->mount, &client));
+	EXPECT_EQ(-1, pattern_differs(transfer.memory, 12288, 0));
+}
+
+TEST_F(zero_copy, a_transfer_cannot_leave_the_pages_of_the_request)
+{
+	struct transfer transfer = { .size = 8192, .flags = O_DIRECT };
+	int fd = self->fs.data_fd[NODE_DATA];
+	struct ring_request request;
+	struct client client;
+
+	HOLD_READ();
+	EXPECT_EQ(-EFAULT, request_transfer_at(&request, 0, fd, 0, 8193));
+	EXPECT_EQ(-EFAULT, request_transfer_at(&request, 8191, fd, 0, 2));
+	EXPECT_EQ(-EFAULT, request_transfer_at(&request, -1ULL, fd, 0, 2));
+	EXPECT_EQ(1, request_transfer_at(&request, 8191, fd, 0, 1));
+	ASSERT_EQ(0, request_reply(&request, 0, NULL, 8192));
+	EXPECT_EQ(8192, client_wait_served(&self->mount, &client));
+}
+
+TEST_F(zero_copy, the_pages_of_a_write_cannot_be_written)
+{
+	struct transfer transfer = {
+		.write = true, .size = 4096, .flags = O_DIRECT, .fill = 1,
+	};
+	struct ring_request request;
+	struct client client;
+
+	HOLD_WRITE();
+	/* As if it were a READ */
+	request.in.opcode = FUSE_READ;
+	EXPECT_EQ(-EFAULT, request_transfer(&request,
+					    self->fs.data_fd[NODE_DATA], 0,
+					    4096));
+	EXPECT_EQ(1, transfer.memory[0]);
+	ASSERT_EQ(0, request_reply(&request, -EIO, NULL, 0));
+	EXPECT_EQ(-EIO, client_wait_served(&self->mount, &client));
+}
+
+TEST_F(zero_copy, the_pages_of_a_read_cannot_be_read)
+{
+	struct transfer transfer = {
+		.size = 4096, .flags = O_DIRECT, .fill = 0x77,
+	};
+	struct ring_request request;
+	struct client client;
+
+	HOLD_READ();
+	request.in.opcode = FUSE_WRITE;
+	EXPECT_EQ(-EFAULT, request_transfer(&request,
+					    self->fs.data_fd[NODE_DATA], 0,
+					    4096));
+	EXPECT_EQ(0, self->fs.data[NODE_DATA][0]);
+	ASSERT_EQ(0, request_reply(&request, -EIO, NULL, 0));
+	EXPECT_EQ(-EIO, client_wait_served(&self->mount, &client));
+}
+
+TEST_F(zero_copy, after_the_reply_the_pages_are_out_of_reach)
+{
+	struct transfer transfer = { .size = 4096, .flags = O_DIRECT };
+	int fd = self->fs.data_fd[NODE_DATA];
+	struct ring_request request;
+	struct client client;
+
+	pattern_fill(self->fs.data[NODE_DATA], 4096, 0);
+	HOLD_READ();
+	ASSERT_EQ(4096, request_transfer(&request, fd, 0, 4096));
+	ASSERT_EQ(0, request_reply(&request, 0, NULL, 4096));
+	EXPECT_EQ(-EFAULT, request_transfer(&request, fd, 4096, 4096));
+	EXPECT_EQ(4096, client_wait_served(&self->mount, &client));
+	EXPECT_EQ(-1, pattern_differs(transfer.memory, 4096, 0));
+}
+
+TEST_F(zero_copy, the_next_request_of_the_slot_has_its_own_pages)
+{
+	struct transfer transfer = { .size = 4096, .flags = O_DIRECT };
+	int fd = self->fs.data_fd[NODE_DATA];
+	struct ring_request request;
+	struct client client;
+	unsigned int round;
+
+	pattern_fill(self->fs.data[NODE_DATA], FILE_SIZE, 0);
+	HOLD_READ();
+	for (round = 0; round < 20; round++) {
+		off_t offset = round * 4096;
+
+		ASSERT_EQ(4096, request_transfer(&request, fd, offset, 4096));
+		ASSERT_EQ(0, request_reply(&request, 0, NULL, 4096));
+		ASSERT_EQ(4096, client_wait_served(&self->mount, &client));
+		ASSERT_EQ(-1, pattern_differs(transfer.memory, 4096, offset));
+		ASSERT_EQ(0, client_start(&client, first_online_cpu(),
+					  do_transfer, &transfer));
+		ASSERT_EQ(0, mount_wait_for(&self->mount, FUSE_READ, &request));
+	}
+	ASSERT_EQ(0, request_reply(&request, -EIO, NULL, 0));
+	EXPECT_EQ(-EIO, client_wait_served(&self->mount, &client));
+}
+
+/*
+ * A buffered read of a page that the server fills, but declares short. What
+ * it wrote beyond must not be seen through a mapping.
+ */
+static long map_short_page(void *arg)
+{
+	struct transfer *transfer = arg;
+	int fd = open(transfer->path, O_RDWR);
+	unsigned char *map;
+	unsigned int n;
+
+	if (fd < 0)
+		return -errno;
+	map = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0);
+	if (map == MAP_FAILED)
+		return -errno;
+	for (n = 0; n < 4096; n++)
+		if (map[n] != (n < 100 ? 0xaa : 0))
+			return n + 1;
+	return 0;
+}
+
+static void check_short_read(struct __test_metadata *_metadata,
+			     FIXTURE_DATA(zero_copy) * self, size_t reply_len)
+{
+	struct transfer transfer = {
+		.path = mount_path(&self->mount, "data"),
+	};
+	int fd = self->fs.data_fd[NODE_DATA];
+	struct ring_request request;
+	struct fuse_read_in in;
+	struct client client;
+
+	memset(self->fs.data[NODE_DATA], 0xaa, FILE_SIZE);
+	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &zero_copy));
+	ASSERT_EQ(0, client_start(&client, first_online_cpu(), map_short_page,
+				  &transfer));
+	ASSERT_EQ(0, mount_wait_for(&self->mount, FUSE_READ, &request));
+	memcpy(&in, request.header->op_in, sizeof(in));
+	ASSERT_EQ(0, in.offset);
+	/* All of it, however large the readahead made it */
+	ASSERT_EQ(in.size, request_transfer(&request, fd, 0, in.size));
+	ASSERT_EQ(0, request_reply(&request, 0, NULL, reply_len));
+	EXPECT_EQ(0, client_wait_served(&self->mount, &client));
+}
+
+TEST_F(zero_copy, a_short_read_is_zeroed)
+{
+	check_short_read(_metadata, self, 100);
+}
+
+TEST_F(zero_copy, a_read_of_nothing_is_zeroed)
+{
+	struct transfer transfer = { .size = 4096 };
+	struct ring_request request;
+	struct client client;
+
+	HOLD_READ();
+	ASSERT_EQ(0, request_reply(&request, 0, NULL, 0));
+	EXPECT_EQ(0, client_wait_served(&self->mount, &client));
+}
+
+TEST_F(zero_copy, a_short_direct_read_returns_what_was_read)
+{
+	struct transfer transfer = { .size = 8192, .fill = 0x33 };
+	struct ring_request request;
+	struct client client;
+
+	/* With O_DIRECT alone the rest would be read through the cache. */
+	self->fs.open_flags = FOPEN_DIRECT_IO;
+	pattern_fill(self->fs.data[NODE_DATA], 8192, 0);
+	HOLD_READ();
+	ASSERT_EQ(5000, request_transfer(&request, self->fs.data_fd[NODE_DATA],
+					 0, 5000));
+	ASSERT_EQ(0, request_reply(&request, 0, NULL, 5000));
+	EXPECT_EQ(5000, client_wait_served(&self->mount, &client));
+	EXPECT_EQ(-1, pattern_differs(transfer.memory, 5000, 0));
+	EXPECT_EQ(0x33, transfer.memory[8191]);
+}
+
+TEST_F(zero_copy, a_reply_that_claims_too_much_fails_the_read)
+{
+	struct transfer transfer = { .size = 4096, .flags = O_DIRECT };
+	struct ring_request request;
+	struct client client;
+
+	HOLD_READ();
+	ASSERT_EQ(0, request_reply(&request, 0, NULL, 4097));
+	EXPECT_GT(0, client_wait_served(&self->mount, &client));
+}
+
+TEST_F(zero_copy, a_commit_from_another_ring_is_refused)
+{
+	struct transfer transfer = { .size = 4096, .flags = O_DIRECT };
+	struct ring_queue other = {};
+	struct ring_request request;
+	struct client client;
+
+	HOLD_READ();
+	ASSERT_EQ(0, queue_open_with(&other, &self->mount, request.queue->qid,
+				     &zero_copy, RING_FLAGS,
+				     FIXED_BUFFERS_AS_NEEDED));
+	request_fill_reply(&request, -EIO, NULL, 0);
+	EXPECT_EQ(-EINVAL, queue_send_commit(&other, request.slot,
+					     request.queue->qid,
+					     request.commit_id));
+	EXPECT_TRUE(client_runs(&client));
+
+	/* The request stays with the server, its pages too. */
+	ASSERT_EQ(4096, request_transfer(&request, self->fs.data_fd[NODE_DATA],
+					 0, 4096));
+	ASSERT_EQ(0, request_reply(&request, 0, NULL, 4096));
+	EXPECT_EQ(4096, client_wait_served(&self->mount, &client));
+	queue_close(&other);
+}
+
+TEST_F(zero_copy, a_server_that_empties_the_slot_itself_harms_nothing)
+{
+	struct transfer transfer = { .size = 4096, .flags = O_DIRECT };
+	int fd = self->fs.data_fd[NODE_DATA];
+	struct ring_request request;
+	struct client client;
+
+	pattern_fill(self->fs.data[NODE_DATA], 4096, 0);
+	HOLD_READ();
+	ASSERT_EQ(4096, request_transfer(&request, fd, 0, 4096));
+	ASSERT_EQ(1, empty(request.queue, request.slot));
+	EXPECT_EQ(-EFAULT, request_transfer(&request, fd, 4096, 4096));
+	ASSERT_EQ(0, request_reply(&request, 0, NULL, 4096));
+	EXPECT_EQ(4096, client_wait_served(&self->mount, &client));
+	EXPECT_EQ(-1, pattern_differs(transfer.memory, 4096, 0));
+	EXPECT_EQ(0, mount_works(&self->mount));
+}
+
+TEST_F(zero_copy, an_abort_wakes_the_client_at_once)
+{
+	struct transfer transfer = { .size = 4096, .flags = O_DIRECT };
+	struct ring_request request;
+	struct client client;
+
+	HOLD_READ();
+	ASSERT_EQ(0, mount_abort(&self->mount));
+	EXPECT_EQ(-ECONNABORTED, client_wait(&client, WAIT_MS));
+	/* Late, for a client that is gone, into pages that still exist */
+	request_transfer(&request, self->fs.data_fd[NODE_DATA], 0, 4096);
+	EXPECT_EQ(-ENOTCONN, request_reply(&request, 0, NULL, 4096));
+}
+
+TEST_F(zero_copy, a_server_that_ends_with_a_request_fails_it)
+{
+	struct transfer transfer = { .size = 4096, .flags = O_DIRECT };
+	struct ring_request request;
+	struct client client;
+	unsigned int qid;
+
+	HOLD_READ();
+	for (qid = 0; qid < self->mount.nr_queues; qid++)
+		queue_close(&self->mount.queues[qid]);
+	mount_close_device(&self->mount);
+	EXPECT_EQ(-ECONNABORTED, client_wait(&client, WAIT_MS));
+	EXPECT_EQ(0, wait_until_pinned_is(0));
+}
+
+/*
+ * Memory of all kinds
+ */
+
+static void check_direct(struct __test_metadata *_metadata,
+			 FIXTURE_DATA(zero_copy) * self, bool huge)
+{
+	static const size_t misaligned[] = { 0, 1, 511, 4095, 4097 };
+	static const size_t sizes[] = { 1, 4096, 4097, 65536, MIB, 2 * MIB - 1 };
+	struct transfer transfer = {
+		.path = mount_path(&self->mount, "data"),
+		.flags = O_DIRECT, .huge = huge, .offset = 3,
+	};
+	unsigned int m, s;
+
+	ASSERT_EQ(0, share_memory(&transfer, 4 * MIB));
+	ASSERT_EQ(0, test_fs_serve(&self->fs, &self->mount, &zero_copy,
+				   RING_FLAGS));
+	for (m = 0; m < ARRAY_SIZE(misaligned); m++) {
+		for (s = 0; s < ARRAY_SIZE(sizes); s++) {
+			unsigned char *memory = transfer.memory;
+
+			transfer.misaligned = misaligned[m];
+			transfer.size = sizes[s];
+			memory += huge ? 0 : misaligned[m];
+
+			pattern_fill(memory, sizes[s], m);
+			transfer.write = true;
+			ASSERT_EQ(sizes[s], client_call(do_transfer, &transfer));
+			ASSERT_EQ(-1, pattern_differs(
+					self->fs.data[NODE_DATA] + 3,
+					sizes[s], m));
+
+			pattern_fill(self->fs.data[NODE_DATA] + 3, sizes[s],
+				     m + 99);
+			transfer.write = false;
+			ASSERT_EQ(sizes[s], client_call(do_transfer, &transfer));
+			ASSERT_EQ(-1, pattern_differs(memory, sizes[s], m + 99));
+		}
+	}
+	EXPECT_EQ(0, self->fs.copied[NODE_DATA]);
+}
+
+TEST_F(zero_copy, direct_io_from_unaligned_memory)
+{
+	check_direct(_metadata, self, false);
+}
+
+TEST_F(zero_copy, direct_io_from_huge_pages)
+{
+	check_direct(_metadata, self, true);
+}
+
+static long read_link(void *arg)
+{
+	char target[LINK_LENGTH + 1];
+
+	return readlink(arg, target, sizeof(target));
+}
+
+TEST_F(zero_copy, only_reads_and_writes_are_zero_copied)
+{
+	struct ring_request request;
+	struct client client;
+
+	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &zero_copy));
+	ASSERT_EQ(0, client_start(&client, first_online_cpu(), read_link,
+				  mount_path(&self->mount, "link")));
+	ASSERT_EQ(0, mount_wait_for(&self->mount, FUSE_READLINK, &request));
+	EXPECT_EQ(0, request.flags);
+	EXPECT_NE(FUSE_URING_BUF_NONE, request.buf_id);
+	ASSERT_EQ(0, request_answer(&request));
+	EXPECT_EQ(LINK_LENGTH, client_wait_served(&self->mount, &client));
+}
+
+TEST_HARNESS_MAIN
