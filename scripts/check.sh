@@ -264,14 +264,15 @@ static_checkers()
 # vm ENGINE DEBUG BASE: the selftests on one kernel.
 vm()
 {
-	local image name=$1
+	local image name=$1 limit=900
 
+	[ "$1" != qemu ] || limit=2400
 	[ "$2" = 0 ] || name=$name-debug
 	[ "$3" = 0 ] || name=base-$name
 	image=$(ENGINE=$1 DEBUG=$2 BASE=$3 "$TOP/scripts/kernel.sh")
 	"$TOP/scripts/selftests.sh" all
 	"$fuse/vmtest.sh" -e "$1" -k "$image" -S "$LINUX" -O "$BUILD/selftests" \
-		-r "$REPORTS/$name" -m 2G -t 2400
+		-r "$REPORTS/$name" -m 2G -t "$limit"
 }
 
 # What the series adds must show as skipped there, and nothing may fail.

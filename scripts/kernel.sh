@@ -15,8 +15,8 @@ need gcc make flex bison bc perl
 
 engine=${ENGINE:-uml}
 case $engine in
-uml)	arch=um image=linux steps=1750 ;;
-qemu)	arch=x86_64 image=arch/x86/boot/bzImage steps=2700 ;;
+uml)	arch=um image=linux steps=1270 ;;
+qemu)	arch=x86_64 image=arch/x86/boot/bzImage steps=1750 ;;
 *)	die "ENGINE=$engine: uml or qemu" ;;
 esac
 

@@ -25,6 +25,7 @@ usage()
 	  -c CMD      run this shell command in place of the selftests
 	  -p PARAMS   more kernel parameters
 	  -m SIZE     memory of the guest (default 1G)
+	  -n CPUS     processors of the guest in qemu (default 2)
 	  -t SECONDS  time limit of the whole run (default 600)
 	  -s          an interactive shell instead of the tests
 	  vmtest.sh --summary LOG   counts the tests of a KTAP log
@@ -124,8 +125,8 @@ esac
 
 here=$(cd "$(dirname "$0")" && pwd -P)
 engine='' image='' tree='' obj='' report='' tests='' args='' command='' params=''
-memory=1G limit=600 shell=''
-while getopts e:k:S:O:r:T:a:c:p:m:t:sh opt; do
+memory=1G cpus=2 limit=600 shell=''
+while getopts e:k:S:O:r:T:a:c:p:m:n:t:sh opt; do
 	case $opt in
 	e)	engine=$OPTARG ;;
 	k)	image=$OPTARG ;;
@@ -137,6 +138,7 @@ while getopts e:k:S:O:r:T:a:c:p:m:t:sh opt; do
 	c)	command=$OPTARG ;;
 	p)	params=$OPTARG ;;
 	m)	memory=$OPTARG ;;
+	n)	cpus=$OPTARG ;;
 	t)	limit=$OPTARG ;;
 	s)	shell=1 ;;
 	h)	usage; exit 0 ;;
@@ -144,13 +146,15 @@ while getopts e:k:S:O:r:T:a:c:p:m:t:sh opt; do
 	esac
 done
 [ -n "$image" ] || die "which kernel? -k IMAGE (-h shows all options)"
-image=$(realpath -e "$image" 2>/dev/null) || die "there is no kernel $image: build it first"
-tree=$(realpath -e "${tree:-$here/../../../..}") || die "no such tree: $tree"
+[ -s "$image" ] || die "there is no kernel $image: build it first"
+image=$(realpath "$image")
+tree=$(realpath "${tree:-$here/../../../..}")
 [ -f "$tree/tools/testing/selftests/lib.mk" ] || die "$tree is not a kernel tree: give -S TREE"
-obj=$(realpath -e "${obj:-$tree}") || die "no such directory: $obj"
+obj=$(realpath "${obj:-$tree}")
+[ -d "$obj" ] || die "there is no $obj: build the selftests with O= this first"
 report=${report:-$(mktemp -d /tmp/vmtest.XXXXXX)}
 mkdir -p "$report" || die "cannot create $report"
-report=$(realpath -e "$report")
+report=$(realpath "$report")
 if [ -z "$engine" ]; then
 	engine=qemu
 	[ "${image##*/}" != linux ] || engine=uml
@@ -158,11 +162,34 @@ fi
 rm -f "$report"/{ktap.log,kernel.log,verdict,kmemleak,engine.log,guest.env}
 : >"$report/kernel.log"
 
+# A machine can have /dev/kvm and yet be unable to run a guest. A kernel that
+# finds no root panics, and panic=-1 then ends qemu: if that takes longer than
+# a few seconds, or says nothing, it does not work.
+kvm_works()
+{
+	[ -w /dev/kvm ] || return 1
+	timeout 15 qemu-system-x86_64 -nodefaults -display none -no-reboot \
+		-machine q35,accel=kvm -cpu max -m 256M -kernel "$image" \
+		-serial stdio -append "console=ttyS0 panic=-1 root=none" \
+		</dev/null 2>/dev/null | grep -aq 'Kernel panic'
+}
+
+case $engine in
+uml)	;;
+qemu)	command -v qemu-system-x86_64 >/dev/null ||
+		die "qemu-system-x86_64 is missing: install qemu-system-x86"
+	accel=tcg
+	! kvm_works || accel=kvm ;;
+*)	die "no such engine '$engine': uml or qemu" ;;
+esac
+
 # What the guest's init is to do. Kernel parameters could not carry it: they
 # end at the first space.
 {
 	printf '%s=%q\n' tree "$tree" obj "$obj" tests "$tests" args "$args" \
 		command "$command" shell "$shell" TERM "${TERM:-dumb}"
+	# An emulated processor is slower than the tests' own limits allow for.
+	[ "${accel:-}" != tcg ] || echo "export kselftest_override_timeout=$limit"
 } >"$report/guest.env"
 
 params="init=$here/vmtest_init.sh fuse.enable_uring=1 printk.time=1 panic=-1 $params"
@@ -183,15 +210,12 @@ boot_uml()
 
 boot_qemu()
 {
-	local accel=tcg share=security_model=none,multidevs=remap
+	local share=security_model=none,multidevs=remap
 	local root=trans=virtio,version=9p2000.L,cache=loose,msize=262144
 
-	command -v qemu-system-x86_64 >/dev/null ||
-		die "qemu-system-x86_64 is missing: install qemu-system-x86"
-	! kvm_works || accel=kvm
 	"$@" qemu-system-x86_64 -nodefaults -display none -no-reboot \
 		-machine q35,accel="$accel" -cpu max,la57=off \
-		-smp "${VMTEST_CPUS:-2}" -m "$memory" -kernel "$image" \
+		-smp "$cpus" -m "$memory" -kernel "$image" \
 		-virtfs local,path=/,mount_tag=root,$share,readonly=on \
 		-virtfs local,path="$report",mount_tag=report,$share \
 		-serial file:"$report/kernel.log" -serial stdio \
@@ -199,23 +223,6 @@ boot_qemu()
 			vmtest_terminal=ttyS1 $params" \
 		2>>"$report/engine.log"
 }
-
-# A machine can have /dev/kvm and yet be unable to run a guest. A kernel that
-# finds no root panics, and panic=-1 then ends qemu: if that takes longer than
-# a few seconds, or says nothing, it does not work.
-kvm_works()
-{
-	[ -w /dev/kvm ] || return 1
-	timeout 15 qemu-system-x86_64 -nodefaults -display none -no-reboot \
-		-machine q35,accel=kvm -cpu max -m 256M -kernel "$image" \
-		-serial stdio -append "console=ttyS0 panic=-1 root=none" \
-		</dev/null 2>/dev/null | grep -aq 'Kernel panic'
-}
-
-case $engine in
-uml|qemu)	;;
-*)		die "no such engine '$engine': uml or qemu" ;;
-esac
 
 if [ -n "$shell" ]; then
 	[ -t 0 ] || die "a shell needs a terminal"
@@ -229,7 +236,7 @@ fi
 # In the foreground, so that Ctrl-C reaches the guest too.
 started=$SECONDS
 "boot_$engine" timeout --foreground -k 5 "$limit" </dev/null |
-	tr -d '\r' | tee "$report/ktap.log"
+	sed -u 's/\r$//' | tee "$report/ktap.log"
 rc=${PIPESTATUS[0]}
 
 # Faults beside the tests' own count as one failed test each.
