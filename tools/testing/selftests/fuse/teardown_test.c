@@ -1,0 +1,452 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The end of a connection while its entries are in every state there is, and
+ * while other threads use them: clients get an error and do not hang, memory
+ * is released, and the next mount works.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "kselftest_harness.h"
+#include "test_fs.h"
+
+#define KIB 1024
+#define MIB (1024 * 1024)
+#define FILE_SIZE (2 * MIB)
+#define ROUNDS 12
+#define NR_BUSY 4
+
+FIXTURE(teardown)
+{
+	struct fuse_mount mount;
+	struct test_fs fs;
+	struct client client[NR_BUSY];
+	struct ring_request held[2];
+	int cpu;
+};
+
+FIXTURE_VARIANT(teardown)
+{
+	struct ring_mode mode;
+};
+
+FIXTURE_VARIANT_ADD(teardown, legacy)
+{
+	.mode = { .depth = 2 },
+};
+
+FIXTURE_VARIANT_ADD(teardown, bufring)
+{
+	.mode = { .flags = FUSE_URING_BUFRING, .depth = 2, .nr_pools = 1,
+		  .pool = { { MIB, 1 } } },
+};
+
+FIXTURE_VARIANT_ADD(teardown, pinned_headers)
+{
+	.mode = { .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS,
+		  .depth = 2, .nr_pools = 1, .pool = { { MIB, 1 } } },
+};
+
+FIXTURE_VARIANT_ADD(teardown, pinned_buffers)
+{
+	.mode = { .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_BUFFERS,
+		  .depth = 2, .nr_pools = 1, .pool = { { MIB, 1 } } },
+};
+
+FIXTURE_VARIANT_ADD(teardown, pinned)
+{
+	.mode = { .flags = PINNED_FLAGS, .depth = 2, .nr_pools = 2,
+		  .pool = { { 4 * KIB, 1 }, { MIB, 1 } } },
+};
+
+FIXTURE_VARIANT_ADD(teardown, zero_copy)
+{
+	.mode = { .flags = ZERO_COPY_FLAGS, .depth = 2, .nr_pools = 1,
+		  .pool = { { MIB, 1 } } },
+};
+
+static int open_mount(FIXTURE_DATA(teardown) * self)
+{
+	/* The server may be in another process: no thread here for the device. */
+	const struct mount_options options = { .no_device_server = true };
+	int err;
+
+	memset(&self->mount, 0, sizeof(self->mount));
+	err = mount_open(&self->mount, &options);
+	self->mount.answer = test_fs_answer;
+	self->mount.fs = &self->fs;
+	return err;
+}
+
+FIXTURE_SETUP(teardown)
+{
+	const char *impossible = ring_tests_impossible();
+
+	if (impossible)
+		SKIP(return, "%s", impossible);
+	ASSERT_EQ(0, test_fs_open(&self->fs, FILE_SIZE));
+	self->cpu = first_online_cpu();
+	ASSERT_EQ(0, open_mount(self));
+	if (variant->mode.flags && !kernel_has_bufrings(&self->mount))
+		SKIP(return, NO_BUFRINGS);
+}
+
+FIXTURE_TEARDOWN(teardown)
+{
+	EXPECT_EQ(0, test_fs_stop(&self->fs));
+	mount_close(&self->mount);
+	test_fs_close(&self->fs);
+}
+
+static long need_buffer(void *arg)
+{
+	static char value[64 * KIB];
+
+	return getxattr(arg, "u", value, sizeof(value)) < 0 ? -errno : 0;
+}
+
+static long need_entry(void *arg)
+{
+	return access(arg, R_OK) ? -errno : 0;
+}
+
+/*
+ * Of four requests the server has two, one of them with the only buffer that
+ * fits. The third lacks a buffer (an entry, on a legacy queue), the fourth
+ * lacks an entry. On other queues entries are idle.
+ */
+static void start_busy_clients(struct __test_metadata *_metadata,
+			       FIXTURE_DATA(teardown) * self)
+{
+	static long (* const calls[NR_BUSY])(void *arg) = {
+		need_buffer, need_entry, need_buffer, need_entry,
+	};
+	unsigned int n;
+
+	for (n = 0; n < NR_BUSY; n++) {
+		ASSERT_EQ(0, client_start(&self->client[n], self->cpu, calls[n],
+					  self->mount.dir));
+		ASSERT_EQ(0, mount_wait_until_waiting(&self->mount, n + 1));
+	}
+}
+
+static void make_busy(struct __test_metadata *_metadata,
+		      FIXTURE_DATA(teardown) * self,
+		      const FIXTURE_VARIANT(teardown) * variant)
+{
+	unsigned int n;
+
+	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &variant->mode));
+	start_busy_clients(_metadata, self);
+	for (n = 0; n < 2; n++)
+		ASSERT_EQ(0, mount_wait(&self->mount, &self->held[n], WAIT_MS));
+	ASSERT_EQ(0, mount_expect_silence(&self->mount));
+}
+
+static void expect_clients_end(struct __test_metadata *_metadata,
+			       FIXTURE_DATA(teardown) * self, long error)
+{
+	unsigned int n;
+
+	for (n = 0; n < NR_BUSY; n++)
+		EXPECT_EQ(error, client_wait(&self->client[n], WAIT_MS));
+}
+
+static void expect_all_released(struct __test_metadata *_metadata,
+				FIXTURE_DATA(teardown) * self,
+				const FIXTURE_VARIANT(teardown) * variant)
+{
+	EXPECT_EQ(0, wait_until_pinned_is(0));
+	mount_close(&self->mount);
+	ASSERT_EQ(0, open_mount(self));
+	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &variant->mode));
+	EXPECT_EQ(0, mount_works(&self->mount));
+}
+
+TEST_F(teardown, an_abort_ends_idle_entries)
+{
+	unsigned int qid;
+
+	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &variant->mode));
+	ASSERT_EQ(0, mount_abort(&self->mount));
+	for (qid = 0; qid < self->mount.nr_queues; qid++) {
+		EXPECT_EQ(0, queue_wait_all_dead(&self->mount.queues[qid]));
+		EXPECT_EQ(-ENOTCONN, self->mount.queues[qid].slots[0].error);
+	}
+	expect_all_released(_metadata, self, variant);
+}
+
+TEST_F(teardown, an_abort_ends_requests_in_every_state)
+{
+	make_busy(_metadata, self, variant);
+	ASSERT_EQ(0, mount_abort(&self->mount));
+	expect_clients_end(_metadata, self, -ECONNABORTED);
+	EXPECT_EQ(-ENOTCONN, request_reply(&self->held[0], 0, NULL, 0));
+	EXPECT_EQ(-ENOTCONN, request_reply(&self->held[1], 0, NULL, 0));
+	expect_all_released(_metadata, self, variant);
+}
+
+TEST_F(teardown, closing_ring_and_device_ends_requests_in_every_state)
+{
+	unsigned int qid;
+
+	make_busy(_metadata, self, variant);
+	for (qid = 0; qid < self->mount.nr_queues; qid++)
+		queue_close(&self->mount.queues[qid]);
+	mount_close_device(&self->mount);
+	expect_clients_end(_metadata, self, -ECONNABORTED);
+	expect_all_released(_metadata, self, variant);
+}
+
+TEST_F(teardown, an_abort_after_the_ring_is_closed_ends_what_is_left)
+{
+	unsigned int qid;
+
+	make_busy(_metadata, self, variant);
+	for (qid = 0; qid < self->mount.nr_queues; qid++)
+		queue_close(&self->mount.queues[qid]);
+	ASSERT_EQ(0, mount_abort(&self->mount));
+	expect_clients_end(_metadata, self, -ECONNABORTED);
+	expect_all_released(_metadata, self, variant);
+}
+
+TEST_F(teardown, a_lazy_unmount_lets_requests_finish)
+{
+	unsigned int n, qid;
+
+	make_busy(_metadata, self, variant);
+	ASSERT_EQ(0, mount_detach(&self->mount));
+	for (n = 0; n < 2; n++)
+		ASSERT_EQ(0, request_reply(&self->held[n], 0, NULL, 0));
+	for (n = 0; n < NR_BUSY; n++) {
+		long result = client_wait_served(&self->mount, &self->client[n]);
+
+		/* The file system has no such attribute. */
+		if (result != -ENODATA)
+			EXPECT_EQ(0, result);
+	}
+	/* The last client gone, so is the connection. */
+	for (qid = 0; qid < self->mount.nr_queues; qid++)
+		EXPECT_EQ(0, queue_wait_all_dead(&self->mount.queues[qid]));
+	expect_all_released(_metadata, self, variant);
+}
+
+/* A server in a process of its own that stops with two requests in hand */
+struct server {
+	struct fuse_mount *mount;
+	const struct ring_mode *mode;
+	struct ring_request held[2];
+};
+
+static long serve_and_hold(void *arg)
+{
+	struct server *server = arg;
+	unsigned int n;
+	int err;
+
+	err = mount_serve_in_steps(server->mount, server->mode);
+	for (n = 0; n < 2 && !err; n++)
+		err = mount_wait(server->mount, &server->held[n], WAIT_MS);
+	return err;
+}
+
+TEST_F(teardown, a_killed_server_ends_requests_in_every_state)
+{
+	struct server server = {
+		.mount = &self->mount, .mode = &variant->mode,
+	};
+	struct client process;
+
+	ASSERT_EQ(0, server_start(&process, serve_and_hold, &server));
+	mount_close_device(&self->mount);
+	start_busy_clients(_metadata, self);
+	ASSERT_EQ(0, server_result(&process));
+	server_kill(&process);
+	expect_clients_end(_metadata, self, -ECONNABORTED);
+	expect_all_released(_metadata, self, variant);
+}
+
+/*
+ * While everything is in motion
+ */
+
+struct shared {
+	unsigned int operations;
+};
+
+struct worker {
+	const char *file;
+	const char *dir;
+	struct shared *shared;
+};
+
+/* Until an error: the end of the connection */
+static long use_until_the_end(void *arg)
+{
+	struct worker *worker = arg;
+	char *buffer = aligned_alloc(4096, MIB);
+	int fd = open(worker->file, O_RDWR | O_DIRECT);
+	struct stat st;
+
+	if (fd < 0 || !buffer)
+		return -errno;
+	for (;;) {
+		if (pread(fd, buffer, MIB, 0) < 0)
+			break;
+		if (pwrite(fd, buffer, 16 * KIB, MIB) < 0)
+			break;
+		if (stat(worker->dir, &st) || access(worker->dir, R_OK))
+			break;
+		__atomic_add_fetch(&worker->shared->operations, 1,
+				   __ATOMIC_SEQ_CST);
+	}
+	return -errno;
+}
+
+static int wait_for_operations(struct shared *shared, unsigned int count)
+{
+	const struct timespec pause = { .tv_nsec = 200000 };
+	__u64 deadline = now_ms() + WAIT_MS;
+
+	while (__atomic_load_n(&shared->operations, __ATOMIC_SEQ_CST) < count) {
+		if (now_ms() > deadline) {
+			complain("only %u of %u operations within %d ms",
+				 shared->operations, count, WAIT_MS);
+			return -ETIMEDOUT;
+		}
+		nanosleep(&pause, NULL);
+	}
+	return 0;
+}
+
+static void expect_worker_ends(struct __test_metadata *_metadata,
+			       struct client *client)
+{
+	long result = client_wait(client, WAIT_MS);
+
+	/*
+	 * Depending on where the request was; nothing else may come. The last
+	 * two are of a server that dies while the kernel copies for it.
+	 */
+	if (result != -ENOTCONN && result != -ECANCELED && result != -EINTR)
+		EXPECT_EQ(-ECONNABORTED, result);
+}
+
+/* A mount that serves, and clients that keep it busy; then @end. */
+static void end_in_motion(struct __test_metadata *_metadata,
+			  FIXTURE_DATA(teardown) * self,
+			  const FIXTURE_VARIANT(teardown) * variant,
+			  void (*end)(FIXTURE_DATA(teardown) * self))
+{
+	struct shared *shared = mmap(NULL, sizeof(*shared),
+				     PROT_READ | PROT_WRITE,
+				     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct worker worker = { .shared = shared };
+	struct client client[3];
+	unsigned int round, n;
+
+	ASSERT_NE(MAP_FAILED, shared);
+	for (round = 0; round < ROUNDS; round++) {
+		worker.file = mount_path(&self->mount, "data");
+		worker.dir = self->mount.dir;
+		shared->operations = 0;
+		ASSERT_EQ(0, test_fs_serve(&self->fs, &self->mount,
+					   &variant->mode,
+					   round % 2 ? RING_FLAGS : 0));
+		for (n = 0; n < 3; n++)
+			ASSERT_EQ(0, client_start(&client[n], ANY_CPU,
+						  use_until_the_end, &worker));
+		ASSERT_EQ(0, wait_for_operations(shared, 1 + 7 * round));
+		end(self);
+		for (n = 0; n < 3; n++)
+			expect_worker_ends(_metadata, &client[n]);
+		ASSERT_EQ(0, test_fs_stop(&self->fs));
+		ASSERT_EQ(0, wait_until_pinned_is(0));
+		mount_close(&self->mount);
+		ASSERT_EQ(0, open_mount(self));
+	}
+	munmap(shared, sizeof(*shared));
+}
+
+static void end_by_abort(FIXTURE_DATA(teardown) * self)
+{
+	mount_abort(&self->mount);
+}
+
+TEST_F(teardown, an_abort_in_motion)
+{
+	end_in_motion(_metadata, self, variant, end_by_abort);
+}
+
+static void end_by_stopping_the_server(FIXTURE_DATA(teardown) * self)
+{
+	unsigned int qid;
+
+	/* The threads end with requests in hand, then their rings close. */
+	test_fs_stop(&self->fs);
+	for (qid = 0; qid < self->mount.nr_queues; qid++)
+		queue_close(&self->mount.queues[qid]);
+	mount_close_device(&self->mount);
+}
+
+TEST_F(teardown, a_server_that_ends_in_motion)
+{
+	end_in_motion(_metadata, self, variant, end_by_stopping_the_server);
+}
+
+struct killed_server {
+	struct fuse_mount *mount;
+	struct test_fs *fs;
+	const struct ring_mode *mode;
+};
+
+static long serve_until_killed(void *arg)
+{
+	struct killed_server *server = arg;
+
+	return test_fs_serve(server->fs, server->mount, server->mode,
+			     RING_FLAGS);
+}
+
+TEST_F(teardown, a_server_that_is_killed_in_motion)
+{
+	struct killed_server server = {
+		.mount = &self->mount, .fs = &self->fs, .mode = &variant->mode,
+	};
+	struct shared *shared = mmap(NULL, sizeof(*shared),
+				     PROT_READ | PROT_WRITE,
+				     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct worker worker = { .shared = shared };
+	struct client process, client[3];
+	unsigned int round, n;
+
+	ASSERT_NE(MAP_FAILED, shared);
+	for (round = 0; round < ROUNDS; round++) {
+		worker.file = mount_path(&self->mount, "data");
+		worker.dir = self->mount.dir;
+		shared->operations = 0;
+		ASSERT_EQ(0, server_start(&process, serve_until_killed,
+					  &server));
+		ASSERT_EQ(0, server_result(&process));
+		mount_close_device(&self->mount);
+		for (n = 0; n < 3; n++)
+			ASSERT_EQ(0, client_start(&client[n], ANY_CPU,
+						  use_until_the_end, &worker));
+		ASSERT_EQ(0, wait_for_operations(shared, 1 + 7 * round));
+		server_kill(&process);
+		for (n = 0; n < 3; n++)
+			expect_worker_ends(_metadata, &client[n]);
+		mount_close(&self->mount);
+		ASSERT_EQ(0, open_mount(self));
+	}
+	munmap(shared, sizeof(*shared));
+}
+
+TEST_HARNESS_MAIN
