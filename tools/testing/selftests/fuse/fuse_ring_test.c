@@ -615,10 +615,10 @@ int mount_wait_until_waiting(struct fuse_mount *mount, unsigned int requests)
 		if (read_text(path, text, sizeof(text)) <= 0)
 			return complain_errno(path);
 		waiting = strtoul(text, NULL, 10);
-		if (waiting == requests)
+		if (waiting >= requests)
 			return 0;
 		if (!ms_until(deadline)) {
-			complain("%u requests are waiting, expected %u",
+			complain("%u requests are waiting, expected at least %u",
 				 waiting, requests);
 			return -ETIMEDOUT;
 		}
@@ -1579,10 +1579,17 @@ long server_result(struct client *server)
 	return err ?: read_result(server);
 }
 
-void server_kill(struct client *server)
+int server_kill(struct client *server)
 {
+	struct pollfd pollfd = { .fd = server->pidfd, .events = POLLIN };
+
 	kill(server->pid, SIGKILL);
+	if (poll(&pollfd, 1, WAIT_MS) < 1) {
+		complain("a killed process is still there after %d ms", WAIT_MS);
+		return -ETIMEDOUT;
+	}
 	client_forget(server);
+	return 0;
 }
 
 long client_call(long (*call)(void *arg), void *arg)

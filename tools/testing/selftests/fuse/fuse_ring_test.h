@@ -185,7 +185,7 @@ int mount_open(struct fuse_mount *mount, const struct mount_options *options);
 int mount_abort(struct fuse_mount *mount);
 /* Readahead decides how large buffered READs get. */
 int mount_set_readahead(struct fuse_mount *mount, unsigned int kib);
-/* Waits until so many requests are in the kernel or with the server. */
+/* Waits until so many requests, or more, wait for an answer. */
 int mount_wait_until_waiting(struct fuse_mount *mount, unsigned int requests);
 int mount_detach(struct fuse_mount *mount);
 /* The device's last reference in this process, and with it the connection */
@@ -287,8 +287,8 @@ long client_wait(struct client *client, int ms);
 int server_start(struct client *server, long (*call)(void *arg), void *arg);
 /* What its call returned */
 long server_result(struct client *server);
-/* Kills it with SIGKILL and waits until it is gone. */
-void server_kill(struct client *server);
+/* Kills it with SIGKILL and waits until it is gone; -ETIMEDOUT if it stays. */
+int server_kill(struct client *server);
 /* Starts and waits; something else must be serving the mount. */
 long client_call(long (*call)(void *arg), void *arg);
 /* Starts it and answers requests on all open queues until it returns. */

@@ -20,8 +20,9 @@
 #define KIB 1024
 #define MIB (1024 * 1024)
 #define FILE_SIZE (2 * MIB)
-#define ROUNDS 12
+#define ROUNDS 8
 #define NR_BUSY 4
+#define SLOW_TEST_S 120	/* for an emulated debug kernel */
 
 FIXTURE(teardown)
 {
@@ -298,7 +299,7 @@ static long use_until_the_end(void *arg)
 	if (fd < 0 || !buffer)
 		return -errno;
 	for (;;) {
-		if (pread(fd, buffer, MIB, 0) < 0)
+		if (pread(fd, buffer, 256 * KIB, 0) < 0)
 			break;
 		if (pwrite(fd, buffer, 16 * KIB, MIB) < 0)
 			break;
@@ -363,7 +364,7 @@ static void end_in_motion(struct __test_metadata *_metadata,
 		for (n = 0; n < 3; n++)
 			ASSERT_EQ(0, client_start(&client[n], ANY_CPU,
 						  use_until_the_end, &worker));
-		ASSERT_EQ(0, wait_for_operations(shared, 1 + 7 * round));
+		ASSERT_EQ(0, wait_for_operations(shared, 1 + 3 * round));
 		end(self);
 		for (n = 0; n < 3; n++)
 			expect_worker_ends(_metadata, &client[n]);
@@ -380,7 +381,7 @@ static void end_by_abort(FIXTURE_DATA(teardown) * self)
 	mount_abort(&self->mount);
 }
 
-TEST_F(teardown, an_abort_in_motion)
+TEST_F_TIMEOUT(teardown, an_abort_in_motion, SLOW_TEST_S)
 {
 	end_in_motion(_metadata, self, variant, end_by_abort);
 }
@@ -396,7 +397,7 @@ static void end_by_stopping_the_server(FIXTURE_DATA(teardown) * self)
 	mount_close_device(&self->mount);
 }
 
-TEST_F(teardown, a_server_that_ends_in_motion)
+TEST_F_TIMEOUT(teardown, a_server_that_ends_in_motion, SLOW_TEST_S)
 {
 	end_in_motion(_metadata, self, variant, end_by_stopping_the_server);
 }
@@ -415,7 +416,7 @@ static long serve_until_killed(void *arg)
 			     RING_FLAGS);
 }
 
-TEST_F(teardown, a_server_that_is_killed_in_motion)
+TEST_F_TIMEOUT(teardown, a_server_that_is_killed_in_motion, SLOW_TEST_S)
 {
 	struct killed_server server = {
 		.mount = &self->mount, .fs = &self->fs, .mode = &variant->mode,
@@ -439,7 +440,7 @@ TEST_F(teardown, a_server_that_is_killed_in_motion)
 		for (n = 0; n < 3; n++)
 			ASSERT_EQ(0, client_start(&client[n], ANY_CPU,
 						  use_until_the_end, &worker));
-		ASSERT_EQ(0, wait_for_operations(shared, 1 + 7 * round));
+		ASSERT_EQ(0, wait_for_operations(shared, 1 + 3 * round));
 		server_kill(&process);
 		for (n = 0; n < 3; n++)
 			expect_worker_ends(_metadata, &client[n]);

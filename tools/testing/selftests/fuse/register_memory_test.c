@@ -1,0 +1,568 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The memory of a ring: what kind it may be, and what happens to requests
+ * when the server changes its mappings afterwards, forks or executes.
+ */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "kselftest_harness.h"
+#include "test_fs.h"
+
+#define PAGE 4096
+#define HUGE_PAGE (2 * 1024 * 1024)
+#define MAX_WRITE 4096
+#define PAYLOAD 8192
+#define DEPTH 2
+#define POOL_SIZE (2 * PAYLOAD)
+
+FIXTURE(memory)
+{
+	struct fuse_mount mount;
+	struct test_fs fs;
+	struct ring_mode mode;
+};
+
+FIXTURE_VARIANT(memory)
+{
+	__u64 flags;
+	bool pinned;
+};
+
+FIXTURE_VARIANT_ADD(memory, in_place)
+{
+	.flags = FUSE_URING_BUFRING,
+};
+
+FIXTURE_VARIANT_ADD(memory, pinned)
+{
+	.flags = PINNED_FLAGS,
+	.pinned = true,
+};
+
+static int open_mount(FIXTURE_DATA(memory) * self)
+{
+	const struct mount_options options = { .max_write = MAX_WRITE };
+	int err;
+
+	memset(&self->mount, 0, sizeof(self->mount));
+	err = mount_open(&self->mount, &options);
+	self->mount.answer = test_fs_answer;
+	self->mount.fs = &self->fs;
+	return err;
+}
+
+FIXTURE_SETUP(memory)
+{
+	const char *impossible = ring_tests_impossible();
+
+	if (impossible)
+		SKIP(return, "%s", impossible);
+	if (getpagesize() != PAGE)
+		SKIP(return, "the figures are for pages of 4 KiB");
+	self->mode = (struct ring_mode) {
+		.flags = variant->flags, .depth = DEPTH, .nr_pools = 1,
+		.pool = { { PAYLOAD, 2 } },
+	};
+	ASSERT_EQ(0, test_fs_open(&self->fs, PAYLOAD));
+	ASSERT_EQ(0, open_mount(self));
+	if (!kernel_has_bufrings(&self->mount))
+		SKIP(return, NO_BUFRINGS);
+}
+
+FIXTURE_TEARDOWN(memory)
+{
+	mount_close(&self->mount);
+	test_fs_close(&self->fs);
+}
+
+/* Opens queue @qid with its pool replaced by other memory. */
+static int open_queue_on(FIXTURE_DATA(memory) * self, unsigned int qid,
+			 void *pool)
+{
+	struct ring_queue *queue = &self->mount.queues[qid];
+	int err = queue_open(&self->mount, qid, &self->mode);
+
+	if (err || !pool)
+		return err;
+	munmap(queue->pool[0].iov_base, queue->pool[0].iov_len);
+	queue->pool[0].iov_base = pool;
+	return 0;
+}
+
+/* Registers entries on all queues, on memory that @map makes for each. */
+static int register_on(FIXTURE_DATA(memory) * self, void *(*map)(void))
+{
+	unsigned int qid;
+	int err = 0;
+
+	for (qid = 0; qid < self->mount.nr_queues && !err; qid++) {
+		void *pool = map();
+
+		if (pool == MAP_FAILED)
+			return -ENXIO;
+		err = open_queue_on(self, qid, pool);
+		if (!err)
+			err = queue_register(&self->mount.queues[qid], 0);
+	}
+	return err;
+}
+
+static void expect_served(struct __test_metadata *_metadata,
+			  FIXTURE_DATA(memory) * self)
+{
+	EXPECT_EQ(0, mount_works(&self->mount));
+	EXPECT_EQ(0, self->mount.device_requests);
+}
+
+static void expect_left_to_device(struct __test_metadata *_metadata,
+				  FIXTURE_DATA(memory) * self)
+{
+	EXPECT_EQ(0, pinned_kib(getpid()));
+	EXPECT_EQ(0, mount_works(&self->mount));
+	EXPECT_LT(0, self->mount.device_requests);
+}
+
+static void *map_memory(int prot, int flags, int fd)
+{
+	return mmap(NULL, POOL_SIZE, prot, flags, fd, 0);
+}
+
+/*
+ * Memory that will do
+ */
+
+static void *map_shared(void)
+{
+	return map_memory(PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+			  -1);
+}
+
+TEST_F(memory, shared_memory_will_do)
+{
+	ASSERT_EQ(0, register_on(self, map_shared));
+	expect_served(_metadata, self);
+}
+
+static int memory_file(void)
+{
+	int fd = memfd_create("pool", MFD_CLOEXEC);
+
+	if (fd >= 0 && ftruncate(fd, POOL_SIZE)) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+static void *map_memfd(void)
+{
+	return map_memory(PROT_READ | PROT_WRITE, MAP_SHARED, memory_file());
+}
+
+TEST_F(memory, a_memory_file_will_do)
+{
+	ASSERT_EQ(0, register_on(self, map_memfd));
+	expect_served(_metadata, self);
+}
+
+static void *map_private_file(void)
+{
+	return map_memory(PROT_READ | PROT_WRITE, MAP_PRIVATE, memory_file());
+}
+
+TEST_F(memory, a_private_mapping_of_a_file_will_do)
+{
+	ASSERT_EQ(0, register_on(self, map_private_file));
+	expect_served(_metadata, self);
+}
+
+static void *map_locked(void)
+{
+	return map_memory(PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_LOCKED, -1);
+}
+
+TEST_F(memory, locked_memory_will_do)
+{
+	ASSERT_EQ(0, register_on(self, map_locked));
+	expect_served(_metadata, self);
+}
+
+static void *map_huge(void)
+{
+	return mmap(NULL, HUGE_PAGE, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+}
+
+TEST_F(memory, a_huge_page_will_do)
+{
+	int err = register_on(self, map_huge);
+
+	if (err == -ENXIO)
+		SKIP(return, "no huge pages reserved (vm.nr_hugepages)");
+	ASSERT_EQ(0, err);
+	expect_served(_metadata, self);
+}
+
+/*
+ * Memory that will not do: a pinned ring finds out at once, one that works
+ * in place when a request is delivered
+ */
+
+static void *map_nothing(void)
+{
+	void *memory = map_memory(PROT_READ | PROT_WRITE,
+				  MAP_PRIVATE | MAP_ANONYMOUS, -1);
+
+	if (memory != MAP_FAILED)
+		munmap(memory, POOL_SIZE);
+	return memory;
+}
+
+static void *map_half(void)
+{
+	char *memory = map_memory(PROT_READ | PROT_WRITE,
+				  MAP_PRIVATE | MAP_ANONYMOUS, -1);
+
+	if (memory != MAP_FAILED)
+		munmap(memory + POOL_SIZE / 2, POOL_SIZE / 2);
+	return memory;
+}
+
+static void *map_read_only(void)
+{
+	return map_memory(PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+}
+
+static void *map_inaccessible(void)
+{
+	return map_memory(PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+}
+
+static void *map_past_the_file(void)
+{
+	int fd = memfd_create("empty", MFD_CLOEXEC);
+
+	return map_memory(PROT_READ | PROT_WRITE, MAP_SHARED, fd);
+}
+
+static void *(* const unusable[])(void) = {
+	map_nothing, map_half, map_read_only, map_inaccessible,
+	map_past_the_file,
+};
+
+TEST_F(memory, pinning_finds_memory_that_is_not_there_or_not_writable)
+{
+	unsigned int n;
+
+	if (!variant->pinned)
+		SKIP(return, "memory in place is looked at when it is used");
+	for (n = 0; n < ARRAY_SIZE(unusable); n++) {
+		EXPECT_EQ(-EFAULT, register_on(self, unusable[n])) {
+			TH_LOG("kind %u", n);
+		}
+		expect_left_to_device(_metadata, self);
+		mount_close(&self->mount);
+		ASSERT_EQ(0, open_mount(self));
+	}
+}
+
+static long look(void *arg)
+{
+	return access(arg, F_OK) ? -errno : 0;
+}
+
+/* A GETATTR, whose reply comes from the pool */
+static long look_closely(void *arg)
+{
+	struct stat st;
+
+	return stat(arg, &st) ? -errno : 0;
+}
+
+TEST_F(memory, pinning_needs_whole_pages)
+{
+	static const size_t offsets[] = { 1, 8, 288, 2048 };
+	unsigned int n;
+
+	if (!variant->pinned)
+		SKIP(return, "memory in place may start anywhere");
+	for (n = 0; n < ARRAY_SIZE(offsets); n++) {
+		struct ring_queue *queue = &self->mount.queues[0];
+		struct ring_register reg;
+
+		ASSERT_EQ(0, queue_open(&self->mount, 0, &self->mode));
+		queue_fill_register(queue, 0, &reg);
+		reg.iov[1].iov_base = (char *)reg.iov[1].iov_base + offsets[n];
+		reg.iov[1].iov_len = PAYLOAD;
+		EXPECT_EQ(-EINVAL, queue_send_register(queue, &reg));
+		expect_left_to_device(_metadata, self);
+		mount_close(&self->mount);
+		ASSERT_EQ(0, open_mount(self));
+
+		queue = &self->mount.queues[0];
+		ASSERT_EQ(0, queue_open(&self->mount, 0, &self->mode));
+		queue_fill_register(queue, 0, &reg);
+		reg.iov[0].iov_base = (char *)reg.iov[0].iov_base + offsets[n];
+		reg.iov[0].iov_len = PAGE - offsets[n];
+		EXPECT_EQ(-EINVAL, queue_send_register(queue, &reg));
+		expect_left_to_device(_metadata, self);
+		mount_close(&self->mount);
+		ASSERT_EQ(0, open_mount(self));
+	}
+}
+
+/*
+ * What a server does to its memory while the ring serves. Pinned: harmless.
+ * In place: the request fails, and nothing else.
+ */
+
+static int serve_on_queue_memory(FIXTURE_DATA(memory) * self)
+{
+	return mount_serve_in_steps(&self->mount, &self->mode);
+}
+
+static struct iovec *pool_of(FIXTURE_DATA(memory) * self)
+{
+	return &self->mount.queues[first_online_cpu()].pool[0];
+}
+
+TEST_F(memory, unmapping_the_pool_fails_requests_only_in_place)
+{
+	struct ring_request request;
+	struct client client;
+	struct fuse_call call;
+	struct iovec *pool;
+
+	ASSERT_EQ(0, serve_on_queue_memory(self));
+	pool = pool_of(self);
+	ASSERT_EQ(0, client_start(&client, first_online_cpu(), look_closely,
+				  self->mount.dir));
+	ASSERT_EQ(0, mount_wait_for(&self->mount, FUSE_GETATTR, &request));
+	/* The reply is complete when its memory disappears. */
+	request_fill_call(&request, &call);
+	ASSERT_EQ(0, test_fs_answer(&self->fs, &call));
+	request_fill_reply(&request, 0, NULL, call.reply_len);
+	ASSERT_EQ(0, munmap(pool->iov_base, pool->iov_len));
+	pool->iov_base = NULL;
+	EXPECT_EQ(0, queue_send_commit(request.queue, request.slot,
+				       request.queue->qid, request.commit_id));
+	EXPECT_EQ(variant->pinned ? 0 : -EFAULT,
+		  client_wait(&client, WAIT_MS));
+
+	/* A request without payload is none the worse. */
+	ASSERT_EQ(0, client_start(&client, first_online_cpu(), look,
+				  self->mount.dir));
+	EXPECT_EQ(0, client_wait_served(&self->mount, &client));
+}
+
+TEST_F(memory, a_pool_made_read_only_fails_deliveries_only_in_place)
+{
+	struct iovec *pool;
+	long result;
+
+	ASSERT_EQ(0, serve_on_queue_memory(self));
+	pool = pool_of(self);
+	ASSERT_EQ(0, mprotect(pool->iov_base, pool->iov_len, PROT_READ));
+	/* A LOOKUP carries its name in the payload. */
+	result = client_call_served(&self->mount, first_online_cpu(), look,
+				    mount_path(&self->mount, "absent"));
+	EXPECT_EQ(variant->pinned ? -ENOENT : -EFAULT, result);
+	ASSERT_EQ(0, mprotect(pool->iov_base, pool->iov_len,
+			      PROT_READ | PROT_WRITE));
+	EXPECT_EQ(-ENOENT,
+		  client_call_served(&self->mount, first_online_cpu(), look,
+				     mount_path(&self->mount, "absent")));
+}
+
+TEST_F(memory, other_memory_in_the_same_place_is_used_only_in_place)
+{
+	struct iovec *pool;
+	void *memory;
+	long result;
+
+	ASSERT_EQ(0, serve_on_queue_memory(self));
+	EXPECT_EQ(0, mount_works(&self->mount));
+	pool = pool_of(self);
+	memory = mmap(pool->iov_base, pool->iov_len, PROT_READ | PROT_WRITE,
+		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	ASSERT_EQ(pool->iov_base, memory);
+	if (variant->pinned)
+		return;
+	result = mount_works(&self->mount);
+	EXPECT_EQ(0, result);
+}
+
+/*
+ * Other processes with the server's memory or descriptors
+ */
+
+TEST_F(memory, a_fork_of_the_server_changes_nothing)
+{
+	int status;
+	pid_t pid;
+
+	ASSERT_EQ(0, serve_on_queue_memory(self));
+	EXPECT_EQ(0, mount_works(&self->mount));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		/* Its copy of the pool is its own. */
+		memset(pool_of(self)->iov_base, 0xff, POOL_SIZE);
+		_exit(0);
+	}
+	/* This writes to the pages that the child shares, or would. */
+	EXPECT_EQ(0, mount_works(&self->mount));
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+	expect_served(_metadata, self);
+}
+
+static long serve_then_exec(void *arg)
+{
+	struct fuse_mount *mount = arg;
+	const struct ring_mode mode = {
+		.flags = PINNED_FLAGS, .depth = DEPTH, .nr_pools = 1,
+		.pool = { { PAYLOAD, 2 } },
+	};
+	int err = mount_serve_in_steps(mount, &mode);
+
+	if (err)
+		return err;
+	execl("/bin/sleep", "sleep", "1000", NULL);
+	return -errno;
+}
+
+TEST_F(memory, an_exec_of_the_server_ends_the_connection)
+{
+	struct client client, server;
+
+	if (!variant->pinned)
+		SKIP(return, "the same as with pinned memory");
+	ASSERT_EQ(0, client_start(&client, ANY_CPU, look_closely,
+				  self->mount.dir));
+	ASSERT_EQ(0, server_start(&server, serve_then_exec, &self->mount));
+	mount_close_device(&self->mount);
+	/* All descriptors are closed on exec: nobody is left to answer. */
+	EXPECT_EQ(-ECONNABORTED, client_wait(&client, WAIT_MS));
+	server_kill(&server);
+}
+
+/*
+ * A server whose pool is a mapping of a file of its own mount: a delivery
+ * faults, and who should answer that fault is the one that waits for it. It
+ * must be possible to kill such a server, and all who wait for it.
+ */
+struct entangled {
+	FIXTURE_DATA(memory) * self;
+	pid_t opener;
+	int opened_fd;
+	bool mapped;
+};
+
+static long open_data(void *arg)
+{
+	int fd = open(arg, O_RDWR);
+
+	return fd < 0 ? -errno : fd;
+}
+
+/* Puts the file that another process has open in the place of the pool. */
+static int map_over_pool(struct entangled *entangled)
+{
+	struct iovec *pool = pool_of(entangled->self);
+	int pidfd = syscall(__NR_pidfd_open, entangled->opener, 0);
+	int fd = syscall(__NR_pidfd_getfd, pidfd, entangled->opened_fd, 0);
+
+	if (fd < 0 || mmap(pool->iov_base, pool->iov_len,
+			   PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
+			   0) == MAP_FAILED)
+		return -errno;
+	__atomic_store_n(&entangled->mapped, true, __ATOMIC_SEQ_CST);
+	return 0;
+}
+
+static long serve_from_own_mount(void *arg)
+{
+	struct entangled *entangled = arg;
+	struct fuse_mount *mount = &entangled->self->mount;
+	struct ring_request request;
+	int err;
+
+	err = mount_serve_in_steps(mount, &entangled->self->mode);
+	while (!err && __atomic_load_n(&entangled->opened_fd,
+				       __ATOMIC_SEQ_CST) < 0) {
+		err = mount_wait(mount, &request, SILENCE_MS);
+		if (!err)
+			err = request_answer(&request);
+		else if (err == -ETIMEDOUT)
+			err = 0;
+	}
+	if (!err)
+		err = map_over_pool(entangled);
+	return err ?: mount_wait(mount, &request, WAIT_MS);
+}
+
+static int wait_until_mapped(struct entangled *entangled)
+{
+	const struct timespec pause = { .tv_nsec = 1000000 };
+	__u64 deadline = now_ms() + WAIT_MS;
+
+	while (!__atomic_load_n(&entangled->mapped, __ATOMIC_SEQ_CST)) {
+		if (now_ms() > deadline)
+			return -ETIMEDOUT;
+		nanosleep(&pause, NULL);
+	}
+	return 0;
+}
+
+TEST_F(memory, a_server_that_waits_for_its_own_mount_can_be_killed)
+{
+	struct client client, opener, server;
+	struct entangled *entangled;
+	long result;
+
+	if (variant->pinned)
+		SKIP(return, "pinned memory never faults");
+	entangled = mmap(NULL, sizeof(*entangled), PROT_READ | PROT_WRITE,
+			 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, entangled);
+	entangled->self = self;
+	entangled->opened_fd = -1;
+	/* Exiting processes must not send a FLUSH to a server that is gone. */
+	self->fs.open_flags = FOPEN_NOFLUSH;
+
+	ASSERT_EQ(0, server_start(&server, serve_from_own_mount, entangled));
+	mount_close_device(&self->mount);
+	ASSERT_EQ(0, server_start(&opener, open_data,
+				  mount_path(&self->mount, "data")));
+	entangled->opener = opener.pid;
+	__atomic_store_n(&entangled->opened_fd, server_result(&opener),
+			 __ATOMIC_SEQ_CST);
+	ASSERT_LE(0, entangled->opened_fd);
+	ASSERT_EQ(0, wait_until_mapped(entangled));
+
+	/* A LOOKUP, which has its name in the payload, and the fault's READs */
+	ASSERT_EQ(0, client_start(&client, first_online_cpu(), look,
+				  mount_path(&self->mount, "absent")));
+	ASSERT_EQ(0, mount_wait_until_waiting(&self->mount, 2));
+	EXPECT_EQ(0, server_kill(&server));
+	/* The delivery fails, or the connection ends first. */
+	result = client_wait(&client, WAIT_MS);
+	if (result != -EFAULT)
+		EXPECT_EQ(-ECONNABORTED, result);
+	EXPECT_EQ(0, server_kill(&opener));
+	munmap(entangled, sizeof(*entangled));
+}
+
+TEST_HARNESS_MAIN
