@@ -156,6 +156,10 @@ static const struct ring_mode one_buffer = {
 	.depth = 4, .nr_pools = 1, .pool = { { MIB, 1 } },
 };
 
+static const struct ring_mode two_buffers = {
+	.depth = 3, .nr_pools = 1, .pool = { { MIB, 2 } },
+};
+
 static const struct ring_mode three_buffers = {
 	.depth = 4, .nr_pools = 1, .pool = { { MIB, 3 } },
 };
@@ -316,8 +320,7 @@ TEST_F(buffers, a_returned_buffer_reaches_a_waiting_request_on_an_idle_entry)
 	struct call a, b, c, d, e;
 
 	/* Entries: a and b hold two, c, without data, takes the third. */
-	SERVE(((struct ring_mode){ .depth = 3, .nr_pools = 1,
-				   .pool = { { MIB, 2 } } }));
+	SERVE(two_buffers);
 	START(&a, 10);
 	ARRIVES(&holder[0], 10);
 	START(&b, 11);

@@ -1432,19 +1432,19 @@ int request_answer(struct ring_request *request)
 {
 	struct fuse_mount *mount = request->queue->mount;
 	struct fuse_call call;
-	int error;
+	int error, result;
 
 	request_fill_call(request, &call);
 	error = mount->answer(mount->fs, &call);
-	if (!error && call.transfer_fd >= 0)
-		request_fill_transferred(request,
-					request_transfer(request,
-							 call.transfer_fd,
-							 call.transfer_offset,
-							 call.transfer_len));
-	else
+	if (!error && call.transfer_fd >= 0) {
+		result = request_transfer(request, call.transfer_fd,
+					  call.transfer_offset,
+					  call.transfer_len);
+		request_fill_transferred(request, result);
+	} else {
 		request_fill_reply(request, error, NULL,
 				   error ? 0 : call.reply_len);
+	}
 	return queue_send_commit(request->queue, request->slot,
 				 request->queue->qid, request->commit_id);
 }

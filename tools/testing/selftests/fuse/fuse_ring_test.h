@@ -24,6 +24,8 @@
 #include <linux/fuse.h>
 #include <liburing.h>
 
+#include "kselftest.h"
+
 /* Nothing here waits longer than this; slow debug kernels under TCG fit. */
 #define WAIT_MS 10000
 /* How long nothing must happen where nothing may */
@@ -167,7 +169,7 @@ struct fuse_call {
 };
 
 /* Prints one line that belongs to the test's diagnostics. */
-__attribute__((format(printf, 1, 2)))
+__printf(1, 2)
 void complain(const char *format, ...);
 
 /*

@@ -36,98 +36,136 @@ FIXTURE(io)
 
 FIXTURE_VARIANT(io)
 {
-	struct ring_mode mode;
+	const struct ring_mode *mode;
 	unsigned int ring_flags;
 };
 
-#define IO_VARIANT(name, mode_flags, ...)				\
-FIXTURE_VARIANT_ADD(io, name) {					\
-		.mode = {						\
-			.flags = mode_flags,				\
-			.depth = 8,					\
-			.nr_pools = sizeof((struct ring_pool[]){ __VA_ARGS__ }) / \
-				    sizeof(struct ring_pool),		\
-			.pool = { __VA_ARGS__ },			\
-		},							\
-		.ring_flags = RING_FLAGS,				\
-	}
+#define IO_VARIANT(name, ...)						\
+static const struct ring_mode name##_mode = { __VA_ARGS__ };		\
+									\
+FIXTURE_VARIANT_ADD(io, name)						\
+{									\
+	.mode = &name##_mode,						\
+	.ring_flags = RING_FLAGS,					\
+}
 
-FIXTURE_VARIANT_ADD(io, legacy)
-{
-	.mode = { .depth = 4 },
-	.ring_flags = RING_FLAGS,
-};
+/* Without them task work of the kernel interrupts the server anywhere. */
+#define IO_VARIANT_ON_PLAIN_RING(name, ...)				\
+static const struct ring_mode name##_mode = { __VA_ARGS__ };		\
+									\
+FIXTURE_VARIANT_ADD(io, name)						\
+{									\
+	.mode = &name##_mode,						\
+}
 
-/* Task work of the kernel interrupts the server wherever it is. */
-FIXTURE_VARIANT_ADD(io, legacy_plain_ring)
-{
-	.mode = { .depth = 1 },
-};
+IO_VARIANT(legacy, .depth = 4);
+IO_VARIANT_ON_PLAIN_RING(legacy_plain_ring, .depth = 1);
 
-IO_VARIANT(bufring, FUSE_URING_BUFRING,
-	   { MIB, 4 });
-IO_VARIANT(bufring_2_pools, FUSE_URING_BUFRING,
-	   { 4 * KIB, 8 }, { MIB, 3 });
-IO_VARIANT(bufring_3_pools, FUSE_URING_BUFRING,
-	   { 4 * KIB, 8 }, { 128 * KIB, 4 }, { MIB, 2 });
-IO_VARIANT(bufring_4_pools, FUSE_URING_BUFRING,
-	   { 4 * KIB, 4 }, { 64 * KIB, 4 },
-	   { 256 * KIB, 2 }, { MIB, 1 });
+IO_VARIANT(bufring,
+	   .flags = FUSE_URING_BUFRING,
+	   .depth = 8, .nr_pools = 1, .pool = { { MIB, 4 } });
+IO_VARIANT(bufring_2_pools,
+	   .flags = FUSE_URING_BUFRING,
+	   .depth = 8, .nr_pools = 2,
+	   .pool = { { 4 * KIB, 8 }, { MIB, 3 } });
+IO_VARIANT(bufring_3_pools,
+	   .flags = FUSE_URING_BUFRING,
+	   .depth = 8, .nr_pools = 3,
+	   .pool = { { 4 * KIB, 8 }, { 128 * KIB, 4 }, { MIB, 2 } });
+IO_VARIANT(bufring_4_pools,
+	   .flags = FUSE_URING_BUFRING,
+	   .depth = 8, .nr_pools = 4,
+	   .pool = { { 4 * KIB, 4 }, { 64 * KIB, 4 }, { 256 * KIB, 2 },
+		     { MIB, 1 } });
 
-IO_VARIANT(pinned_headers, FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS,
-	   { MIB, 4 });
-IO_VARIANT(pinned_headers_2_pools, FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS,
-	   { 4 * KIB, 8 }, { MIB, 3 });
-IO_VARIANT(pinned_headers_3_pools, FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS,
-	   { 4 * KIB, 8 }, { 128 * KIB, 4 }, { MIB, 2 });
-IO_VARIANT(pinned_headers_4_pools, FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS,
-	   { 4 * KIB, 4 }, { 64 * KIB, 4 },
-	   { 256 * KIB, 2 }, { MIB, 1 });
+IO_VARIANT(pinned_headers,
+	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS,
+	   .depth = 8, .nr_pools = 1, .pool = { { MIB, 4 } });
+IO_VARIANT(pinned_headers_2_pools,
+	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS,
+	   .depth = 8, .nr_pools = 2,
+	   .pool = { { 4 * KIB, 8 }, { MIB, 3 } });
+IO_VARIANT(pinned_headers_3_pools,
+	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS,
+	   .depth = 8, .nr_pools = 3,
+	   .pool = { { 4 * KIB, 8 }, { 128 * KIB, 4 }, { MIB, 2 } });
+IO_VARIANT(pinned_headers_4_pools,
+	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS,
+	   .depth = 8, .nr_pools = 4,
+	   .pool = { { 4 * KIB, 4 }, { 64 * KIB, 4 }, { 256 * KIB, 2 },
+		     { MIB, 1 } });
 
-IO_VARIANT(pinned_buffers, FUSE_URING_BUFRING | FUSE_URING_PINNED_BUFFERS,
-	   { MIB, 4 });
-IO_VARIANT(pinned_buffers_2_pools, FUSE_URING_BUFRING | FUSE_URING_PINNED_BUFFERS,
-	   { 4 * KIB, 8 }, { MIB, 3 });
-IO_VARIANT(pinned_buffers_3_pools, FUSE_URING_BUFRING | FUSE_URING_PINNED_BUFFERS,
-	   { 4 * KIB, 8 }, { 128 * KIB, 4 }, { MIB, 2 });
-IO_VARIANT(pinned_buffers_4_pools, FUSE_URING_BUFRING | FUSE_URING_PINNED_BUFFERS,
-	   { 4 * KIB, 4 }, { 64 * KIB, 4 },
-	   { 256 * KIB, 2 }, { MIB, 1 });
+IO_VARIANT(pinned_buffers,
+	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_BUFFERS,
+	   .depth = 8, .nr_pools = 1, .pool = { { MIB, 4 } });
+IO_VARIANT(pinned_buffers_2_pools,
+	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_BUFFERS,
+	   .depth = 8, .nr_pools = 2,
+	   .pool = { { 4 * KIB, 8 }, { MIB, 3 } });
+IO_VARIANT(pinned_buffers_3_pools,
+	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_BUFFERS,
+	   .depth = 8, .nr_pools = 3,
+	   .pool = { { 4 * KIB, 8 }, { 128 * KIB, 4 }, { MIB, 2 } });
+IO_VARIANT(pinned_buffers_4_pools,
+	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_BUFFERS,
+	   .depth = 8, .nr_pools = 4,
+	   .pool = { { 4 * KIB, 4 }, { 64 * KIB, 4 }, { 256 * KIB, 2 },
+		     { MIB, 1 } });
 
-IO_VARIANT(pinned, PINNED_FLAGS,
-	   { MIB, 4 });
-IO_VARIANT(pinned_2_pools, PINNED_FLAGS,
-	   { 4 * KIB, 8 }, { MIB, 3 });
-IO_VARIANT(pinned_3_pools, PINNED_FLAGS,
-	   { 4 * KIB, 8 }, { 128 * KIB, 4 }, { MIB, 2 });
-IO_VARIANT(pinned_4_pools, PINNED_FLAGS,
-	   { 4 * KIB, 4 }, { 64 * KIB, 4 },
-	   { 256 * KIB, 2 }, { MIB, 1 });
+IO_VARIANT(pinned,
+	   .flags = PINNED_FLAGS,
+	   .depth = 8, .nr_pools = 1, .pool = { { MIB, 4 } });
+IO_VARIANT(pinned_2_pools,
+	   .flags = PINNED_FLAGS,
+	   .depth = 8, .nr_pools = 2,
+	   .pool = { { 4 * KIB, 8 }, { MIB, 3 } });
+IO_VARIANT(pinned_3_pools,
+	   .flags = PINNED_FLAGS,
+	   .depth = 8, .nr_pools = 3,
+	   .pool = { { 4 * KIB, 8 }, { 128 * KIB, 4 }, { MIB, 2 } });
+IO_VARIANT(pinned_4_pools,
+	   .flags = PINNED_FLAGS,
+	   .depth = 8, .nr_pools = 4,
+	   .pool = { { 4 * KIB, 4 }, { 64 * KIB, 4 }, { 256 * KIB, 2 },
+		     { MIB, 1 } });
 
-IO_VARIANT(zero_copy, ZERO_COPY_FLAGS,
-	   { MIB, 4 });
-IO_VARIANT(zero_copy_2_pools, ZERO_COPY_FLAGS,
-	   { 4 * KIB, 8 }, { MIB, 3 });
-IO_VARIANT(zero_copy_3_pools, ZERO_COPY_FLAGS,
-	   { 4 * KIB, 8 }, { 128 * KIB, 4 }, { MIB, 2 });
-IO_VARIANT(zero_copy_4_pools, ZERO_COPY_FLAGS,
-	   { 4 * KIB, 4 }, { 64 * KIB, 4 },
-	   { 256 * KIB, 2 }, { MIB, 1 });
+IO_VARIANT(zero_copy,
+	   .flags = ZERO_COPY_FLAGS,
+	   .depth = 8, .nr_pools = 1, .pool = { { MIB, 4 } });
+IO_VARIANT(zero_copy_2_pools,
+	   .flags = ZERO_COPY_FLAGS,
+	   .depth = 8, .nr_pools = 2,
+	   .pool = { { 4 * KIB, 8 }, { MIB, 3 } });
+IO_VARIANT(zero_copy_3_pools,
+	   .flags = ZERO_COPY_FLAGS,
+	   .depth = 8, .nr_pools = 3,
+	   .pool = { { 4 * KIB, 8 }, { 128 * KIB, 4 }, { MIB, 2 } });
+IO_VARIANT(zero_copy_4_pools,
+	   .flags = ZERO_COPY_FLAGS,
+	   .depth = 8, .nr_pools = 4,
+	   .pool = { { 4 * KIB, 4 }, { 64 * KIB, 4 }, { 256 * KIB, 2 },
+		     { MIB, 1 } });
 
-IO_VARIANT(zero_copy_opt_in, ZERO_COPY_FLAGS | FUSE_URING_ZERO_COPY_OPT_IN,
-	   { MIB, 4 });
-IO_VARIANT(zero_copy_opt_in_2_pools, ZERO_COPY_FLAGS | FUSE_URING_ZERO_COPY_OPT_IN,
-	   { 4 * KIB, 8 }, { MIB, 3 });
-IO_VARIANT(zero_copy_opt_in_3_pools, ZERO_COPY_FLAGS | FUSE_URING_ZERO_COPY_OPT_IN,
-	   { 4 * KIB, 8 }, { 128 * KIB, 4 }, { MIB, 2 });
-IO_VARIANT(zero_copy_opt_in_4_pools, ZERO_COPY_FLAGS | FUSE_URING_ZERO_COPY_OPT_IN,
-	   { 4 * KIB, 4 }, { 64 * KIB, 4 },
-	   { 256 * KIB, 2 }, { MIB, 1 });
+IO_VARIANT(zero_copy_opt_in,
+	   .flags = ZERO_COPY_FLAGS | FUSE_URING_ZERO_COPY_OPT_IN,
+	   .depth = 8, .nr_pools = 1, .pool = { { MIB, 4 } });
+IO_VARIANT(zero_copy_opt_in_2_pools,
+	   .flags = ZERO_COPY_FLAGS | FUSE_URING_ZERO_COPY_OPT_IN,
+	   .depth = 8, .nr_pools = 2,
+	   .pool = { { 4 * KIB, 8 }, { MIB, 3 } });
+IO_VARIANT(zero_copy_opt_in_3_pools,
+	   .flags = ZERO_COPY_FLAGS | FUSE_URING_ZERO_COPY_OPT_IN,
+	   .depth = 8, .nr_pools = 3,
+	   .pool = { { 4 * KIB, 8 }, { 128 * KIB, 4 }, { MIB, 2 } });
+IO_VARIANT(zero_copy_opt_in_4_pools,
+	   .flags = ZERO_COPY_FLAGS | FUSE_URING_ZERO_COPY_OPT_IN,
+	   .depth = 8, .nr_pools = 4,
+	   .pool = { { 4 * KIB, 4 }, { 64 * KIB, 4 }, { 256 * KIB, 2 },
+		     { MIB, 1 } });
 
-FIXTURE_VARIANT_ADD(io, zero_copy_plain_ring)
-{
-	.mode = { ZERO_COPY_FLAGS, 1, 1, { { MIB, 1 } } },
-};
+IO_VARIANT_ON_PLAIN_RING(zero_copy_plain_ring,
+			 .flags = ZERO_COPY_FLAGS,
+			 .depth = 1, .nr_pools = 1, .pool = { { MIB, 1 } });
 
 FIXTURE_SETUP(io)
 {
@@ -137,10 +175,10 @@ FIXTURE_SETUP(io)
 		SKIP(return, "%s", impossible);
 	ASSERT_EQ(0, mount_open(&self->mount, NULL));
 	mount_set_readahead(&self->mount, MIB / KIB);
-	if (variant->mode.flags && !kernel_has_bufrings(&self->mount))
+	if (variant->mode->flags && !kernel_has_bufrings(&self->mount))
 		SKIP(return, NO_BUFRINGS);
 	ASSERT_EQ(0, test_fs_open(&self->fs, FILE_SIZE));
-	ASSERT_EQ(0, test_fs_serve(&self->fs, &self->mount, &variant->mode,
+	ASSERT_EQ(0, test_fs_serve(&self->fs, &self->mount, variant->mode,
 				   variant->ring_flags));
 }
 
@@ -315,8 +353,8 @@ static void check_transfers(struct __test_metadata *_metadata,
 
 /* Runs @call on a plain file and on one that opts in to zero-copy. */
 static void for_both_files(struct __test_metadata *_metadata,
-			   FIXTURE_DATA(io) *self,
-			   const FIXTURE_VARIANT(io) *variant,
+			   FIXTURE_DATA(io) * self,
+			   const FIXTURE_VARIANT(io) * variant,
 			   long (*call)(void *arg), int open_flags)
 {
 	struct job job = { .open_flags = open_flags };
@@ -327,7 +365,7 @@ static void for_both_files(struct __test_metadata *_metadata,
 	job.path = mount_path(&self->mount, "opted_in");
 	job.data = self->fs.data[NODE_OPTED_IN];
 	EXPECT_EQ(0, client_call(call, &job));
-	check_transfers(_metadata, &self->fs, &variant->mode);
+	check_transfers(_metadata, &self->fs, variant->mode);
 }
 
 TEST_F(io, reads_what_the_file_holds)

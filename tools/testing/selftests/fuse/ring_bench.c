@@ -126,7 +126,7 @@ static void parse_mode(struct bench *bench, const char *text)
 {
 	unsigned int n;
 
-	for (n = 0; n < sizeof(modes) / sizeof(modes[0]); n++) {
+	for (n = 0; n < ARRAY_SIZE(modes); n++) {
 		if (!strcmp(modes[n].name, text)) {
 			bench->mode_name = modes[n].name;
 			bench->mode.flags = modes[n].flags;
@@ -239,7 +239,7 @@ static void parse_operation(struct bench *bench, const char *text)
 {
 	unsigned int n;
 
-	for (n = 0; n < sizeof(operations) / sizeof(operations[0]); n++) {
+	for (n = 0; n < ARRAY_SIZE(operations); n++) {
 		if (!strcmp(operations[n].name, text)) {
 			bench->operation = &operations[n];
 			return;
@@ -417,12 +417,14 @@ static void print_figures(const struct bench *bench, long slowest_ns)
 
 	if (bench->operation->has_data)
 		mib = operations_done * bench->block_size / MIB;
-	printf("mode=%s op=%s bs=%zu direct=%d jobs=%u depth=%u count=%lu seconds=%.6f us_per_op=%.3f mib_per_s=%.1f requests=%lu payload_kib=%lu pinned_kib=%ld\n",
+	printf("mode=%s op=%s bs=%zu direct=%d jobs=%u depth=%u count=%lu",
 	       bench->mode_name, bench->operation->name,
 	       bench->operation->has_data ? bench->block_size : 0,
-	       bench->direct, bench->jobs, bench->mode.depth, bench->count,
+	       bench->direct, bench->jobs, bench->mode.depth, bench->count);
+	printf(" seconds=%.6f us_per_op=%.3f mib_per_s=%.1f requests=%lu",
 	       seconds, seconds * 1e6 / operations_done, mib / seconds,
-	       count_requests(bench), payload_kib(bench),
+	       count_requests(bench));
+	printf(" payload_kib=%lu pinned_kib=%ld\n", payload_kib(bench),
 	       pinned_kib(getpid()));
 }
 

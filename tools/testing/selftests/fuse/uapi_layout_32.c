@@ -1,14 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The layout as a 32-bit server sees it. Only compiled, with -m32 and without
- * a C library, so that no 32-bit packages are needed.
+ * a C library, so that no 32-bit packages are needed: where a number is not
+ * right, an array has a negative size.
  */
 #include <stddef.h>
 #include <linux/types.h>
 #include <linux/fuse.h>
 
-#define SIZE_OF_MEMBER(type, member) sizeof(((type *)0)->member)
 #define LAYOUT(actual, number) \
-	_Static_assert((actual) == (number), #actual " is not " #number);
+	((void)sizeof(char[(actual) == (number) ? 1 : -1]))
+
+void uapi_layout_of_32_bits(void)
+{
+	struct fuse_uring_ent_in_out ent;
+	struct fuse_uring_cmd_req cmd;
 
 #include "uapi_layout.h"
+}

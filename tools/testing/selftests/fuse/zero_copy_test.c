@@ -525,6 +525,7 @@ static void check_direct(struct __test_metadata *_metadata,
 		.path = mount_path(&self->mount, "data"),
 		.flags = O_DIRECT, .huge = huge, .offset = 3,
 	};
+	char *data = self->fs.data[NODE_DATA] + transfer.offset;
 	unsigned int m, s;
 
 	ASSERT_EQ(0, share_memory(&transfer, 4 * MIB));
@@ -541,12 +542,9 @@ static void check_direct(struct __test_metadata *_metadata,
 			pattern_fill(memory, sizes[s], m);
 			transfer.write = true;
 			ASSERT_EQ(sizes[s], client_call(do_transfer, &transfer));
-			ASSERT_EQ(-1, pattern_differs(
-					self->fs.data[NODE_DATA] + 3,
-					sizes[s], m));
+			ASSERT_EQ(-1, pattern_differs(data, sizes[s], m));
 
-			pattern_fill(self->fs.data[NODE_DATA] + 3, sizes[s],
-				     m + 99);
+			pattern_fill(data, sizes[s], m + 99);
 			transfer.write = false;
 			ASSERT_EQ(sizes[s], client_call(do_transfer, &transfer));
 			ASSERT_EQ(-1, pattern_differs(memory, sizes[s], m + 99));
