@@ -51,16 +51,26 @@ struct fuse_bufring_pool {
  * @headers: the header slots
  * @slots: which of them an entry has
  * @pools: the payload buffers, in the order of their size
+ * @may_wait: false if no request waits for a buffer; protected by the lock of
+ *	      the queue
  */
 struct fuse_bufring {
 	struct fuse_bufring_config config;
 	struct fuse_uring_mem headers;
 	unsigned long *slots;
+	bool may_wait;
 	struct fuse_bufring_pool pools[FUSE_URING_MAX_POOLS];
 };
 
-static int fuse_bufring_check_sizes(const struct fuse_bufring_config *config,
-				    size_t max_payload)
+/**
+ * fuse_bufring_check_config - can there be a buffer ring like this?
+ * @config: what the server asks for
+ * @max_payload: bytes of the largest payload of the connection
+ *
+ * Return: 0 or -EINVAL
+ */
+int fuse_bufring_check_config(const struct fuse_bufring_config *config,
+			      size_t max_payload)
 {
 	unsigned int i;
 
@@ -161,26 +171,21 @@ static int fuse_bufring_init(struct fuse_bufring *br, const struct iovec *iov)
 
 /**
  * fuse_bufring_create - create the buffer ring of a queue
- * @config: what the server asks for
+ * @config: what the server asks for, checked
  * @iov: its memory, the header slots first and then each pool
- * @max_payload: bytes of the largest payload of the connection
  *
  * Context: the server's task, may sleep
  *
- * Return: the buffer ring; -EINVAL for sizes that do not go together, or the
- *	   error of fuse_uring_mem_init()
+ * Return: the buffer ring; -EINVAL for memory that does not go with @config, or
+ *	   the error of fuse_uring_mem_init()
  */
 struct fuse_bufring *fuse_bufring_create(const struct fuse_bufring_config *config,
-					 const struct iovec *iov,
-					 size_t max_payload)
+					 const struct iovec *iov)
 {
 	struct fuse_bufring *br;
 	unsigned int i;
 	int err;
 
-	err = fuse_bufring_check_sizes(config, max_payload);
-	if (err)
-		return ERR_PTR(err);
 	err = fuse_bufring_check_regions(config, iov);
 	if (err)
 		return ERR_PTR(err);
@@ -263,7 +268,7 @@ int fuse_bufring_claim_slot(struct fuse_bufring *br, unsigned int slot)
 	if (slot >= br->config.max_queue_depth)
 		return -EINVAL;
 
-	return test_and_set_bit(slot, br->slots) ? -EBUSY : 0;
+	return test_and_set_bit_lock(slot, br->slots) ? -EBUSY : 0;
 }
 
 /**
@@ -273,7 +278,7 @@ int fuse_bufring_claim_slot(struct fuse_bufring *br, unsigned int slot)
  */
 void fuse_bufring_return_slot(struct fuse_bufring *br, unsigned int slot)
 {
-	clear_bit(slot, br->slots);
+	clear_bit_unlock(slot, br->slots);
 }
 
 /* The smallest pool whose buffers hold that much, or the last one */
@@ -318,13 +323,20 @@ static struct fuse_req *fuse_bufring_next_waiting(struct fuse_bufring *br,
 {
 	struct fuse_req *oldest = NULL;
 	unsigned int i, fit = 0;
+	bool waiting = false;
+
+	if (!br->may_wait)
+		return NULL;
 
 	for (i = 0; i < br->config.nr_pools; i++) {
 		struct fuse_req *req;
 
 		req = list_first_entry_or_null(&br->pools[i].waiting,
 					       struct fuse_req, list);
-		if (!req || (oldest && oldest->in.h.unique < req->in.h.unique))
+		if (!req)
+			continue;
+		waiting = true;
+		if (oldest && oldest->in.h.unique < req->in.h.unique)
 			continue;
 		if (fuse_bufring_pool_with_buf(br, i) == br->config.nr_pools)
 			break;
@@ -332,6 +344,8 @@ static struct fuse_req *fuse_bufring_next_waiting(struct fuse_bufring *br,
 		fit = i;
 	}
 
+	/* those that were interrupted left without a word */
+	br->may_wait = waiting;
 	if (oldest)
 		fuse_bufring_take_buf(br, fit, buf);
 	return oldest;
@@ -376,6 +390,7 @@ struct fuse_req *fuse_bufring_next_req(struct fuse_bufring *br,
 			return req;
 
 		list_move_tail(&req->list, &br->pools[fit].waiting);
+		br->may_wait = true;
 	}
 	return NULL;
 }
@@ -389,6 +404,9 @@ struct fuse_req *fuse_bufring_next_req(struct fuse_bufring *br,
 bool fuse_bufring_can_wake(const struct fuse_bufring *br)
 {
 	unsigned int i;
+
+	if (!br->may_wait)
+		return false;
 
 	for (i = 0; i < br->config.nr_pools; i++) {
 		if (!list_empty(&br->pools[i].waiting) &&

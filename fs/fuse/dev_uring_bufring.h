@@ -44,9 +44,10 @@ struct fuse_bufring_buf {
 	u16 pool;
 };
 
+int fuse_bufring_check_config(const struct fuse_bufring_config *config,
+			      size_t max_payload);
 struct fuse_bufring *fuse_bufring_create(const struct fuse_bufring_config *config,
-					 const struct iovec *iov,
-					 size_t max_payload);
+					 const struct iovec *iov);
 void fuse_bufring_release_memory(struct fuse_bufring *br);
 void fuse_bufring_free(struct fuse_bufring *br);
 bool fuse_bufring_matches(const struct fuse_bufring *br,

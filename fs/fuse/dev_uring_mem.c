@@ -85,7 +85,8 @@ static int fuse_uring_mem_pin_pages(struct fuse_uring_mem *mem)
 
 err_unpin:
 	unpin_user_pages(mem->pages, done);
-	return n ? n : -EFAULT;
+	/* the mappings that cannot be pinned have errors of many kinds */
+	return n == -ENOMEM || n == -EINTR ? n : -EFAULT;
 }
 
 static int fuse_uring_mem_pin(struct fuse_uring_mem *mem)

@@ -9,7 +9,6 @@
  * backing file into them, or write them to it, without a copy in between.
  */
 
-#include "args.h"
 #include "dev_uring_zero_copy.h"
 #include "fuse_dev_i.h"
 
@@ -17,48 +16,20 @@
 #include <linux/io_uring/cmd.h>
 #include <linux/slab.h>
 
-static bool fuse_uring_zc_is_read(const struct fuse_args *args)
-{
-	return args->opcode == FUSE_READ && args->out_pages;
-}
-
-static bool fuse_uring_zc_is_write(const struct fuse_args *args)
-{
-	return args->opcode == FUSE_WRITE && args->in_pages;
-}
-
-/**
- * fuse_uring_zc_in_size - bytes that a request would carry without a copy
- * @args: the request
- */
-unsigned int fuse_uring_zc_in_size(const struct fuse_args *args)
-{
-	if (!fuse_uring_zc_is_write(args))
-		return 0;
-
-	return args->in_args[args->in_numargs - 1].size;
-}
-
-/**
- * fuse_uring_zc_out_size - bytes that a reply can have without a copy
- * @args: the request
- */
-unsigned int fuse_uring_zc_out_size(const struct fuse_args *args)
-{
-	if (!fuse_uring_zc_is_read(args))
-		return 0;
-
-	return args->out_args[args->out_numargs - 1].size;
-}
-
 /**
  * fuse_uring_zc_wanted - is it a request for zero-copy?
  * @args: the request
  * @opt_in: only files that were opened for it
+ *
+ * Direct I/O on behalf of the kernel, of a loop device for instance, can come
+ * with memory that has no reference count of its own, as that of a slab. It is
+ * copied. User memory is pinned, and the page cache always has one.
  */
 bool fuse_uring_zc_wanted(const struct fuse_args *args, bool opt_in)
 {
 	if (opt_in && !args->zero_copy)
+		return false;
+	if (args->user_pages && !args->is_pinned)
 		return false;
 
 	return fuse_uring_zc_in_size(args) || fuse_uring_zc_out_size(args);
@@ -120,7 +91,8 @@ void fuse_uring_zc_free(struct fuse_uring_zc *zc)
  * @cmd: the command
  *
  * Fixed buffers belong to an io_uring. The one of the entry cannot be taken
- * back through another.
+ * back through another. A server that closes it, and gets a new one at the same
+ * address, can at worst lose a buffer of its own new table.
  */
 bool fuse_uring_zc_same_ring(const struct fuse_uring_zc *zc,
 			     struct io_uring_cmd *cmd)
@@ -173,7 +145,7 @@ int fuse_uring_zc_register(struct fuse_uring_zc *zc, struct fuse_req *req,
 {
 	const struct fuse_args *args = req->args;
 	const struct fuse_args_pages *ap = container_of(args, typeof(*ap), args);
-	bool write = fuse_uring_zc_is_write(args);
+	bool write = args->opcode == FUSE_WRITE;
 	int nr, err;
 
 	nr = fuse_uring_zc_fill(zc, ap, write ? fuse_uring_zc_in_size(args) :
@@ -200,8 +172,9 @@ int fuse_uring_zc_register(struct fuse_uring_zc *zc, struct fuse_req *req,
  * @cmd: a command on the io_uring of the entry
  * @issue_flags: flags to handle @cmd with
  *
- * No operation starts on them after this. What the server has in flight keeps
- * the folios alive. It may have cleared the fixed buffer itself.
+ * No operation finds them there after this. Those in flight, and clones that
+ * the server made of the buffer, keep the folios alive. It may also have
+ * cleared the fixed buffer itself.
  */
 void fuse_uring_zc_unregister(struct fuse_uring_zc *zc,
 			      struct io_uring_cmd *cmd,

@@ -8,10 +8,12 @@
 #ifndef _FS_FUSE_DEV_URING_ZERO_COPY_H
 #define _FS_FUSE_DEV_URING_ZERO_COPY_H
 
+#include "args.h"
+
+#include <linux/fuse.h>
 #include <linux/types.h>
 
 struct bio_vec;
-struct fuse_args;
 struct fuse_req;
 struct io_uring_cmd;
 
@@ -32,10 +34,25 @@ struct fuse_uring_zc {
 	void *io_uring;
 };
 
-bool fuse_uring_zc_wanted(const struct fuse_args *args, bool opt_in);
-unsigned int fuse_uring_zc_in_size(const struct fuse_args *args);
-unsigned int fuse_uring_zc_out_size(const struct fuse_args *args);
+/* Bytes that a request would carry without a copy */
+static inline unsigned int fuse_uring_zc_in_size(const struct fuse_args *args)
+{
+	if (args->opcode != FUSE_WRITE || !args->in_pages)
+		return 0;
 
+	return args->in_args[args->in_numargs - 1].size;
+}
+
+/* Bytes that its reply could have without a copy */
+static inline unsigned int fuse_uring_zc_out_size(const struct fuse_args *args)
+{
+	if (args->opcode != FUSE_READ || !args->out_pages)
+		return 0;
+
+	return args->out_args[args->out_numargs - 1].size;
+}
+
+bool fuse_uring_zc_wanted(const struct fuse_args *args, bool opt_in);
 int fuse_uring_zc_init(struct fuse_uring_zc *zc, struct io_uring_cmd *cmd,
 		       u16 slot, unsigned int max_pages,
 		       unsigned int issue_flags);
