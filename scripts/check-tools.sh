@@ -5,7 +5,7 @@
 # directory of its own: what they make, what they refuse and how they say it,
 # and that the judges of a test run do judge.
 
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 
 box=$(mktemp -d)
 trap 'rm -rf "$box"' EXIT

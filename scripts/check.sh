@@ -5,7 +5,7 @@
 # their name. One line each, the quick ones first; what they printed is in
 # build/reports/check. The last line counts them.
 
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 
 out=$REPORTS/check
 work=$BUILD/check

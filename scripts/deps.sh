@@ -4,7 +4,7 @@
 # deps.sh [run|check|bench]: installs the Debian packages a job needs and the
 # machine lacks. Does nothing, and asks for nothing, where all are there.
 
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 
 job=${1:-run}
 

@@ -9,7 +9,7 @@
 # suites live in a private one below build/apt, checked with the installed
 # archive key.
 
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 
 package=linux-source-$KVER
 apt=$BUILD/apt

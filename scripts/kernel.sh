@@ -10,7 +10,7 @@
 #
 # kernel.sh WORDS: builds these kbuild targets instead, "fs/fuse/" say.
 
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 need gcc make flex bison bc perl
 
 engine=${ENGINE:-uml}

@@ -9,7 +9,7 @@
 # one side changed wins; what both changed is refused before anything is
 # written.
 
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 need git
 
 [ -d "$LINUX/.git" ] || die "there is no build/linux: run 'make tree' first"

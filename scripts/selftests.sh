@@ -4,7 +4,7 @@
 # selftests.sh TARGET [VAR=value...]: kselftest's own make in the prepared
 # tree, against that tree's headers, with the output in build/selftests (or O=).
 
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 need gcc make rsync
 
 [ -f "$LINUX/Makefile" ] || die "there is no build/linux: run 'make tree' first"

@@ -5,7 +5,7 @@
 # for 'git send-email' and checkpatch. SIGNOFF="Name <mail>" makes that person
 # the author and signs off for them: the repository itself signs for nobody.
 
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 need git
 
 out=$BUILD/series

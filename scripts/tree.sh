@@ -11,7 +11,7 @@
 # the files that differ: a patch that fails leaves everything as it was, and a
 # kernel built before is rebuilt only where it has to be.
 
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 need git tar xz
 
 # The base is the same commit, to the bit, wherever it is made.
