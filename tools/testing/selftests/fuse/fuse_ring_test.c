@@ -1600,19 +1600,31 @@ long client_call(long (*call)(void *arg), void *arg)
 	return err ?: client_wait(&client, 2 * WAIT_MS);
 }
 
-long client_wait_served(struct fuse_mount *mount, struct client *client)
+/* Answers all requests until @fd is readable. */
+static void serve_until(struct fuse_mount *mount, int fd)
 {
 	struct ring_request request;
 	int err;
 
 	do {
-		err = mount_wait_or(mount, &request, WAIT_MS, client->pidfd);
+		err = mount_wait_or(mount, &request, WAIT_MS, fd);
 		if (!err)
 			err = request_answer(&request);
 	} while (!err);
 	if (err != -ENODATA)
 		complain("serving a client: %s", strerror(-err));
+}
+
+long client_wait_served(struct fuse_mount *mount, struct client *client)
+{
+	serve_until(mount, client->pidfd);
 	return client_wait(client, WAIT_MS);
+}
+
+long server_result_served(struct fuse_mount *mount, struct client *server)
+{
+	serve_until(mount, server->result_fd);
+	return server_result(server);
 }
 
 long client_call_served(struct fuse_mount *mount, int cpu,
@@ -1659,20 +1671,25 @@ long pinned_kib(pid_t pid)
 	return line ? strtol(line + strlen("\nVmPin:"), NULL, 10) : -1;
 }
 
-int wait_until_pinned_is(long kib)
+int wait_until_pinned_by_is(pid_t pid, long kib)
 {
 	__u64 deadline = now_ms() + WAIT_MS;
 	const struct timespec pause = { .tv_nsec = 1000000 };
 
-	while (pinned_kib(getpid()) != kib) {
+	while (pinned_kib(pid) != kib) {
 		if (!ms_until(deadline)) {
 			complain("VmPin stays at %ld KiB, expected %ld",
-				 pinned_kib(getpid()), kib);
+				 pinned_kib(pid), kib);
 			return -ETIMEDOUT;
 		}
 		nanosleep(&pause, NULL);
 	}
 	return 0;
+}
+
+int wait_until_pinned_is(long kib)
+{
+	return wait_until_pinned_by_is(getpid(), kib);
 }
 
 int set_memlock(unsigned long bytes)

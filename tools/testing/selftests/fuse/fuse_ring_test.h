@@ -289,6 +289,8 @@ long client_wait(struct client *client, int ms);
 int server_start(struct client *server, long (*call)(void *arg), void *arg);
 /* What its call returned */
 long server_result(struct client *server);
+/* The same, answering requests of a mount meanwhile */
+long server_result_served(struct fuse_mount *mount, struct client *server);
 /* Kills it with SIGKILL and waits until it is gone; -ETIMEDOUT if it stays. */
 int server_kill(struct client *server);
 /* Starts and waits; something else must be serving the mount. */
@@ -308,8 +310,9 @@ bool cpu_is_online(unsigned int cpu);
 /* Memory lock accounting */
 /* VmPin of a process */
 long pinned_kib(pid_t pid);
-/* Waits until this process has exactly that much pinned. */
+/* Waits until this process, or another, has exactly that much pinned. */
 int wait_until_pinned_is(long kib);
+int wait_until_pinned_by_is(pid_t pid, long kib);
 /*
  * Gives up root and all capabilities for good. The user is one that nobody
  * else uses, so that nothing else counts against its RLIMIT_MEMLOCK.

@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A ring whose memory takes its time: it is a private mapping of a file on
+ * another mount, so that a page arrives when the test answers a READ there.
+ * While the kernel waits for it, in REGISTER, in a delivery or in a commit,
+ * the ring's connection is aborted.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "kselftest_harness.h"
+#include "test_fs.h"
+
+#define MAX_WRITE 4096
+#define PAYLOAD 8192
+#define DEPTH 2
+#define HEADERS_SIZE 4096
+#define FILE_SIZE (2 * PAYLOAD)
+
+FIXTURE(slow)
+{
+	struct fuse_mount mount;	/* of the ring */
+	struct fuse_mount other;	/* of the file */
+	struct test_fs fs;
+	struct ring_mode mode;
+	struct client server;
+};
+
+FIXTURE_VARIANT(slow)
+{
+	__u64 flags;
+};
+
+FIXTURE_VARIANT_ADD(slow, bufring)
+{
+	.flags = FUSE_URING_BUFRING,
+};
+
+FIXTURE_VARIANT_ADD(slow, pinned_headers)
+{
+	.flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS,
+};
+
+FIXTURE_VARIANT_ADD(slow, pinned_buffers)
+{
+	.flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_BUFFERS,
+};
+
+FIXTURE_VARIANT_ADD(slow, pinned)
+{
+	.flags = PINNED_FLAGS,
+};
+
+FIXTURE_SETUP(slow)
+{
+	const struct mount_options options = {
+		.max_write = MAX_WRITE, .no_device_server = true,
+	};
+	const struct ring_mode legacy = { .depth = 4 };
+	const char *impossible = ring_tests_impossible();
+
+	if (impossible)
+		SKIP(return, "%s", impossible);
+	self->mode = (struct ring_mode) {
+		.flags = variant->flags, .depth = DEPTH, .nr_pools = 1,
+		.pool = { { PAYLOAD, 2 } },
+	};
+	ASSERT_EQ(0, test_fs_open(&self->fs, FILE_SIZE));
+	/* Exiting servers send no FLUSH, which they would wait for. */
+	self->fs.open_flags = FOPEN_NOFLUSH;
+	ASSERT_EQ(0, mount_open(&self->mount, &options));
+	if (!kernel_has_bufrings(&self->mount))
+		SKIP(return, NO_BUFRINGS);
+	ASSERT_EQ(0, mount_open(&self->other, NULL));
+	self->mount.answer = test_fs_answer;
+	self->mount.fs = &self->fs;
+	self->other.answer = test_fs_answer;
+	self->other.fs = &self->fs;
+	ASSERT_EQ(0, mount_serve_in_steps(&self->other, &legacy));
+}
+
+FIXTURE_TEARDOWN(slow)
+{
+	if (self->server.pid)
+		EXPECT_EQ(0, server_kill(&self->server));
+	mount_close(&self->mount);
+	mount_close(&self->other);
+	test_fs_close(&self->fs);
+}
+
+/*
+ * The server, in a process of its own
+ */
+
+static int open_file(FIXTURE_DATA(slow) * self, const char *name)
+{
+	int fd = open(mount_path(&self->other, name), O_RDWR);
+
+	return fd < 0 ? -errno : fd;
+}
+
+static int map_file_over(struct iovec *region, int fd)
+{
+	void *memory = mmap(region->iov_base, region->iov_len,
+			    PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED,
+			    fd, 0);
+
+	return memory == MAP_FAILED ? -errno : 0;
+}
+
+/* Registers all queues, with headers or pools that are slow. */
+static int register_slow(FIXTURE_DATA(slow) * self, int fd, bool headers)
+{
+	unsigned int qid;
+	int err = 0;
+
+	for (qid = 0; qid < self->mount.nr_queues && !err; qid++) {
+		struct ring_queue *queue = &self->mount.queues[qid];
+
+		err = queue_open(&self->mount, qid, &self->mode);
+		if (!err)
+			err = map_file_over(headers ? &queue->headers :
+						      &queue->pool[0], fd);
+		if (!err)
+			err = queue_register(queue, 0);
+	}
+	return err;
+}
+
+static long register_slow_headers(void *arg)
+{
+	int fd = open_file(arg, "data");
+
+	return fd < 0 ? fd : register_slow(arg, fd, true);
+}
+
+static long register_slow_pool(void *arg)
+{
+	int fd = open_file(arg, "data");
+
+	return fd < 0 ? fd : register_slow(arg, fd, false);
+}
+
+/* Until the kernel has given back all entries */
+static int wait_for_the_end(FIXTURE_DATA(slow) * self)
+{
+	unsigned int qid;
+	int err = 0;
+
+	for (qid = 0; qid < self->mount.nr_queues && !err; qid++)
+		err = queue_wait_all_dead(&self->mount.queues[qid]);
+	return err;
+}
+
+static long deliver_to_slow_headers(void *arg)
+{
+	int fd = open_file(arg, "data");
+	int err = fd < 0 ? fd : register_slow(arg, fd, true);
+
+	return err ?: wait_for_the_end(arg);
+}
+
+static long deliver_to_slow_pool(void *arg)
+{
+	int fd = open_file(arg, "data");
+	int err = fd < 0 ? fd : register_slow(arg, fd, false);
+
+	return err ?: wait_for_the_end(arg);
+}
+
+/*
+ * Takes a request, writes a good reply to another file, and puts that in the
+ * place of the headers: the kernel finds it there, slowly.
+ */
+static long commit_from_slow_headers(void *arg)
+{
+	FIXTURE_DATA(slow) * self = arg;
+	struct ring_request request;
+	struct ring_queue *queue;
+	struct fuse_call call;
+	int fd = open_file(self, "data");
+	int reply_fd = open_file(self, "opted_in");
+	int err;
+
+	if (fd < 0 || reply_fd < 0)
+		return -EIO;
+	err = register_slow(self, fd, true);
+	if (!err)
+		err = mount_wait(&self->mount, &request, WAIT_MS);
+	if (err)
+		return err;
+	queue = request.queue;
+	request_fill_call(&request, &call);
+	err = test_fs_answer(&self->fs, &call);
+	if (err)
+		return err;
+	request_fill_reply(&request, 0, NULL, call.reply_len);
+	memcpy(self->fs.data[NODE_OPTED_IN], queue->headers.iov_base,
+	       HEADERS_SIZE);
+	err = map_file_over(&queue->headers, reply_fd);
+	if (err)
+		return err;
+	/* Accepted or refused: only that it ends is of interest. */
+	queue_send_commit(queue, request.slot, queue->qid, request.commit_id);
+	return 0;
+}
+
+/*
+ * The test
+ */
+
+static void start_server(struct __test_metadata *_metadata,
+			 FIXTURE_DATA(slow) * self, long (*call)(void *arg))
+{
+	ASSERT_EQ(0, server_start(&self->server, call, self));
+	/* From here on the server's is the only reference. */
+	mount_close_device(&self->mount);
+}
+
+/* Holds the page that the kernel waits for while it aborts the connection. */
+static void abort_during_fault(struct __test_metadata *_metadata,
+			       FIXTURE_DATA(slow) * self)
+{
+	struct ring_request read;
+
+	ASSERT_EQ(0, mount_wait_for(&self->other, FUSE_READ, &read));
+	ASSERT_EQ(0, mount_abort(&self->mount));
+	ASSERT_EQ(0, request_answer(&read));
+}
+
+static void expect_nothing_pinned(struct __test_metadata *_metadata,
+				  FIXTURE_DATA(slow) * self)
+{
+	EXPECT_EQ(0, wait_until_pinned_by_is(self->server.pid, 0));
+}
+
+static void abort_during_register(struct __test_metadata *_metadata,
+				  FIXTURE_DATA(slow) * self,
+				  long (*call)(void *arg))
+{
+	long result;
+
+	start_server(_metadata, self, call);
+	abort_during_fault(_metadata, self);
+	result = server_result_served(&self->other, &self->server);
+	if (result != -ENOTCONN)
+		EXPECT_EQ(-ECONNABORTED, result);
+	/* There and then: the server still has its io_uring and the device. */
+	EXPECT_EQ(0, pinned_kib(self->server.pid));
+}
+
+TEST_F(slow, an_abort_while_headers_are_pinned_leaves_nothing_pinned)
+{
+	if (!(variant->flags & FUSE_URING_PINNED_HEADERS))
+		SKIP(return, "headers in place are not touched by REGISTER");
+	abort_during_register(_metadata, self, register_slow_headers);
+}
+
+TEST_F(slow, an_abort_while_buffers_are_pinned_leaves_nothing_pinned)
+{
+	if (!(variant->flags & FUSE_URING_PINNED_BUFFERS))
+		SKIP(return, "buffers in place are not touched by REGISTER");
+	abort_during_register(_metadata, self, register_slow_pool);
+}
+
+static long look(void *arg)
+{
+	return access(arg, F_OK) ? -errno : 0;
+}
+
+/* A LOOKUP, which has payload both ways, and then an ACCESS */
+static int start_client(FIXTURE_DATA(slow) * self, struct client *client)
+{
+	return client_start(client, first_online_cpu(), look,
+			    mount_path(&self->mount, "broken"));
+}
+
+static void abort_during_delivery(struct __test_metadata *_metadata,
+				  FIXTURE_DATA(slow) * self,
+				  long (*call)(void *arg))
+{
+	struct client client;
+
+	start_server(_metadata, self, call);
+	ASSERT_EQ(0, start_client(self, &client));
+	abort_during_fault(_metadata, self);
+	EXPECT_EQ(0, server_result_served(&self->other, &self->server));
+	EXPECT_EQ(-ECONNABORTED, client_wait(&client, WAIT_MS));
+	expect_nothing_pinned(_metadata, self);
+}
+
+TEST_F(slow, an_abort_while_a_delivery_waits_for_headers)
+{
+	if (variant->flags & FUSE_URING_PINNED_HEADERS)
+		SKIP(return, "pinned headers are always there");
+	abort_during_delivery(_metadata, self, deliver_to_slow_headers);
+}
+
+TEST_F(slow, an_abort_while_a_delivery_waits_for_a_buffer_page)
+{
+	if (variant->flags & FUSE_URING_PINNED_BUFFERS)
+		SKIP(return, "pinned buffers are always there");
+	abort_during_delivery(_metadata, self, deliver_to_slow_pool);
+}
+
+TEST_F(slow, an_abort_while_a_commit_waits_for_headers)
+{
+	struct ring_request read;
+	struct client client;
+	long result;
+
+	if (variant->flags & FUSE_URING_PINNED_HEADERS)
+		SKIP(return, "pinned headers are always there");
+	start_server(_metadata, self, commit_from_slow_headers);
+	ASSERT_EQ(0, start_client(self, &client));
+	/* Once for the delivery, once for the commit */
+	ASSERT_EQ(0, mount_wait_for(&self->other, FUSE_READ, &read));
+	ASSERT_EQ(0, request_answer(&read));
+	abort_during_fault(_metadata, self);
+	EXPECT_EQ(0, server_result_served(&self->other, &self->server));
+	/* The reply came through, or not: the next request has no way. */
+	result = client_wait(&client, WAIT_MS);
+	if (result != -ENOTCONN)
+		EXPECT_EQ(-ECONNABORTED, result);
+	expect_nothing_pinned(_metadata, self);
+}
+
+TEST_HARNESS_MAIN
