@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Fixture of the fuse io-uring tests: other processes, clients and servers,
+ * and what a process may lock and do.
+ */
+#include <grp.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include <linux/capability.h>
+
+#include "fuse_ring_internal.h"
+
+enum child_kind {
+	CHILD_CLIENT,
+	CHILD_SERVER,
+};
+
+static void enter_client(int result_fd, int cpu)
+{
+	cpu_set_t cpus;
+
+	/* The server's descriptors would keep its files alive here. */
+	dup2(result_fd, STDIN_FILENO);
+	syscall(__NR_close_range, STDERR_FILENO + 1, ~0U, 0);
+
+	if (cpu != ANY_CPU) {
+		CPU_ZERO(&cpus);
+		CPU_SET(cpu, &cpus);
+		if (sched_setaffinity(0, sizeof(cpus), &cpus))
+			complain_errno("sched_setaffinity");
+	}
+}
+
+static void run_child(enum child_kind kind, int result_fd, int cpu,
+		      long (*call)(void *arg), void *arg)
+{
+	const char ready = 'r';
+	long result;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (kind == CHILD_CLIENT) {
+		enter_client(result_fd, cpu);
+		result_fd = STDIN_FILENO;
+	}
+	if (write(result_fd, &ready, 1) != 1)
+		_exit(1);
+	result = call(arg);
+	if (write(result_fd, &result, sizeof(result)) != sizeof(result))
+		_exit(1);
+	while (kind == CHILD_SERVER)
+		pause();
+	_exit(0);
+}
+
+static int start_child(struct client *client, enum child_kind kind, int cpu,
+		       long (*call)(void *arg), void *arg)
+{
+	int fds[2];
+	char ready;
+	int err;
+
+	if (pipe2(fds, O_CLOEXEC))
+		return complain_errno("pipe2");
+	fflush(NULL);
+	client->pid = fork();
+	if (client->pid < 0)
+		return complain_errno("fork");
+	if (!client->pid)
+		run_child(kind, fds[1], cpu, call, arg);
+	close(fds[1]);
+	client->result_fd = fds[0];
+	client->pidfd = syscall(__NR_pidfd_open, client->pid, 0);
+	if (client->pidfd < 0)
+		return complain_errno("pidfd_open");
+	err = wait_readable(client->result_fd, "starting a child");
+	if (!err && read(client->result_fd, &ready, 1) != 1)
+		err = -EPIPE;
+	return err;
+}
+
+int client_start(struct client *client, int cpu, long (*call)(void *arg),
+		 void *arg)
+{
+	return start_child(client, CHILD_CLIENT, cpu, call, arg);
+}
+
+int server_start(struct client *server, long (*call)(void *arg), void *arg)
+{
+	return start_child(server, CHILD_SERVER, ANY_CPU, call, arg);
+}
+
+static void client_forget(struct client *client)
+{
+	waitpid(client->pid, NULL, 0);
+	close(client->pidfd);
+	close(client->result_fd);
+	client->pid = 0;
+}
+
+bool client_runs(const struct client *client)
+{
+	struct pollfd pollfd = { .fd = client->pidfd, .events = POLLIN };
+
+	return poll(&pollfd, 1, 0) == 0;
+}
+
+/* End of file instead of a result: it was killed. */
+static long read_result(struct client *client)
+{
+	long result;
+
+	if (read(client->result_fd, &result, sizeof(result)) != sizeof(result))
+		return -EPIPE;
+	return result;
+}
+
+/* Not over when it has its result: its exit may close files, for one. */
+long client_wait(struct client *client, int ms)
+{
+	struct pollfd pollfd = { .fd = client->pidfd, .events = POLLIN };
+	long result;
+
+	if (poll(&pollfd, 1, ms) < 1) {
+		complain("a client did not finish its call within %d ms", ms);
+		return -ETIMEDOUT;
+	}
+	result = read_result(client);
+	client_forget(client);
+	return result;
+}
+
+long server_result(struct client *server)
+{
+	int err = wait_readable(server->result_fd, "waiting for a server");
+
+	return err ?: read_result(server);
+}
+
+int server_kill(struct client *server)
+{
+	struct pollfd pollfd = { .fd = server->pidfd, .events = POLLIN };
+
+	kill(server->pid, SIGKILL);
+	if (poll(&pollfd, 1, WAIT_MS) < 1) {
+		complain("a killed process is still there after %d ms", WAIT_MS);
+		return -ETIMEDOUT;
+	}
+	client_forget(server);
+	return 0;
+}
+
+long client_call(long (*call)(void *arg), void *arg)
+{
+	struct client client;
+	int err = client_start(&client, ANY_CPU, call, arg);
+
+	return err ?: client_wait(&client, 2 * WAIT_MS);
+}
+
+/* Answers all requests until @fd is readable. */
+static void serve_until(struct fuse_mount *mount, int fd)
+{
+	struct ring_request request;
+	int err;
+
+	do {
+		err = mount_wait_or(mount, &request, WAIT_MS, fd);
+		if (!err)
+			err = request_answer(&request);
+	} while (!err);
+	if (err != -ENODATA)
+		complain("serving a client: %s", strerror(-err));
+}
+
+long client_wait_served(struct fuse_mount *mount, struct client *client)
+{
+	serve_until(mount, client->pidfd);
+	return client_wait(client, WAIT_MS);
+}
+
+long server_result_served(struct fuse_mount *mount, struct client *server)
+{
+	serve_until(mount, server->result_fd);
+	return server_result(server);
+}
+
+long client_call_served(struct fuse_mount *mount, int cpu,
+			long (*call)(void *arg), void *arg)
+{
+	struct client client;
+	int err = client_start(&client, cpu, call, arg);
+
+	return err ?: client_wait_served(mount, &client);
+}
+
+static long look_at_root(void *arg)
+{
+	struct stat st;
+
+	if (stat(arg, &st))
+		return -errno;
+	return S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
+}
+
+long mount_works(struct fuse_mount *mount)
+{
+	return client_call_served(mount, ANY_CPU, look_at_root, mount->dir);
+}
+
+void client_kill(struct client *client, int signal)
+{
+	kill(client->pid, signal);
+}
+
+/* Memory lock accounting and privileges */
+
+long pinned_kib(pid_t pid)
+{
+	char path[32], status[4096];
+	const char *line;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	if (read_text(path, status, sizeof(status)) <= 0)
+		return -1;
+	line = strstr(status, "\nVmPin:");
+	return line ? strtol(line + strlen("\nVmPin:"), NULL, 10) : -1;
+}
+
+int wait_until_pinned_by_is(pid_t pid, long kib)
+{
+	__u64 deadline = now_ms() + WAIT_MS;
+	const struct timespec pause = { .tv_nsec = 1000000 };
+
+	while (pinned_kib(pid) != kib) {
+		if (!ms_until(deadline)) {
+			complain("VmPin stays at %ld KiB, expected %ld",
+				 pinned_kib(pid), kib);
+			return -ETIMEDOUT;
+		}
+		nanosleep(&pause, NULL);
+	}
+	return 0;
+}
+
+int wait_until_pinned_is(long kib)
+{
+	return wait_until_pinned_by_is(getpid(), kib);
+}
+
+int set_memlock(unsigned long bytes)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_MEMLOCK, &limit))
+		return complain_errno("getrlimit(RLIMIT_MEMLOCK)");
+	limit.rlim_cur = bytes;
+	if (limit.rlim_max < limit.rlim_cur)
+		limit.rlim_max = limit.rlim_cur;
+	if (setrlimit(RLIMIT_MEMLOCK, &limit))
+		return complain_errno("setrlimit(RLIMIT_MEMLOCK)");
+	return 0;
+}
+
+uid_t test_user(void)
+{
+	static uid_t uid;
+
+	if (!uid)
+		uid = 100000 + getpid();
+	return uid;
+}
+
+int become_user_with_memlock(unsigned long bytes)
+{
+	const struct rlimit limit = { bytes, RLIM_INFINITY };
+	const uid_t uid = test_user();
+
+	if (setrlimit(RLIMIT_MEMLOCK, &limit))
+		return complain_errno("setrlimit(RLIMIT_MEMLOCK)");
+	if (setgroups(0, NULL) || setresgid(uid, uid, uid) ||
+	    setresuid(uid, uid, uid))
+		return complain_errno("becoming an unprivileged user");
+	return 0;
+}
+
+int drop_capability(unsigned int capability)
+{
+	struct __user_cap_header_struct header = {
+		.version = _LINUX_CAPABILITY_VERSION_3,
+	};
+	struct __user_cap_data_struct data[2];
+	__u32 bit = 1U << capability % 32;
+
+	if (syscall(__NR_capget, &header, data))
+		return complain_errno("capget");
+	data[capability / 32].effective &= ~bit;
+	data[capability / 32].permitted &= ~bit;
+	if (syscall(__NR_capset, &header, data))
+		return complain_errno("capset");
+	return 0;
+}

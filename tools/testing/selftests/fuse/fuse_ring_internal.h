@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the parts of the fixture share with each other, but not with tests
+ */
+#ifndef FUSE_RING_INTERNAL_H
+#define FUSE_RING_INTERNAL_H
+
+#include "fuse_ring_test.h"
+
+#define ENABLE_URING "/sys/module/fuse/parameters/enable_uring"
+
+/* Prints what failed and why, returns -errno. */
+int complain_errno(const char *what);
+/* What is left of the time until then, 0 if it has passed */
+int ms_until(__u64 deadline);
+/* Length, or a negative errno */
+ssize_t read_text(const char *path, char *text, size_t size);
+int write_text(const char *path, const char *text);
+/* -ETIMEDOUT after WAIT_MS */
+int wait_readable(int fd, const char *what);
+/* mount_wait() that ends with -ENODATA when @other_fd is readable */
+int mount_wait_or(struct fuse_mount *mount, struct ring_request *request,
+		  int ms, int other_fd);
+
+#endif

@@ -1,0 +1,489 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Fixture of the fuse io-uring tests: the mount, its connection and what
+ * arrives on /dev/fuse.
+ */
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fuse_ring_internal.h"
+
+#define FUSECTL_DIR "/sys/fs/fuse/connections"
+
+static int enter_private_mounts(void)
+{
+	static bool entered;
+
+	if (entered)
+		return 0;
+	if (unshare(CLONE_NEWNS))
+		return complain_errno("unshare(CLONE_NEWNS)");
+	if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL))
+		return complain_errno("making mounts private");
+	if (mount("fuse_ring_test", "/tmp", "tmpfs", 0, NULL))
+		return complain_errno("mounting a tmpfs on /tmp");
+	entered = true;
+	return 0;
+}
+
+int wait_readable(int fd, const char *what)
+{
+	struct pollfd pollfd = { .fd = fd, .events = POLLIN };
+	int n = poll(&pollfd, 1, WAIT_MS);
+
+	if (n < 0)
+		return complain_errno(what);
+	if (n == 0) {
+		complain("%s: nothing came within %d ms", what, WAIT_MS);
+		return -ETIMEDOUT;
+	}
+	return 0;
+}
+
+/* Reads and answers INIT, the first request on every new connection. */
+static int answer_init(struct fuse_mount *mount,
+		       const struct mount_options *options)
+{
+	const __u32 wanted = FUSE_ASYNC_READ | FUSE_BIG_WRITES |
+				FUSE_MAX_PAGES | FUSE_INIT_EXT |
+				FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS;
+	__u32 max_write = options->max_write ?: DEFAULT_MAX_WRITE;
+	__u32 page_size = getpagesize();
+	struct {
+		struct fuse_out_header header;
+		struct fuse_init_out init;
+	} reply = {};
+	char buffer[4 * FUSE_MIN_READ_BUFFER];
+	const struct fuse_in_header *in = (void *)buffer;
+	const struct fuse_init_in *init = (void *)(in + 1);
+	ssize_t len;
+	int err;
+
+	err = wait_readable(mount->dev_fd, "waiting for INIT");
+	if (err)
+		return err;
+	len = read(mount->dev_fd, buffer, sizeof(buffer));
+	if (len < 0)
+		return complain_errno("reading INIT");
+	if (len < (ssize_t)(sizeof(*in) + sizeof(*init)) ||
+	    in->opcode != FUSE_INIT) {
+		complain("the first request is not INIT but opcode %u, %zd bytes",
+			 in->opcode, len);
+		return -EPROTO;
+	}
+
+	mount->init_flags = init->flags;
+	if (init->flags & FUSE_INIT_EXT)
+		mount->init_flags |= (__u64)init->flags2 << 32;
+
+	reply.header.len = sizeof(reply);
+	reply.header.unique = in->unique;
+	reply.init.major = FUSE_KERNEL_VERSION;
+	reply.init.minor = FUSE_KERNEL_MINOR_VERSION;
+	reply.init.max_readahead = init->max_readahead;
+	reply.init.max_write = max_write;
+	reply.init.max_pages = (max_write + page_size - 1) / page_size;
+	reply.init.time_gran = 1;
+	reply.init.flags = ((wanted & ~options->init_off) | options->init_on) &
+			   init->flags;
+	if (!options->no_uring)
+		reply.init.flags2 = FUSE_OVER_IO_URING >> 32;
+
+	mount->max_payload = max_write;
+	if (reply.init.max_pages * page_size > mount->max_payload)
+		mount->max_payload = reply.init.max_pages * page_size;
+	if (mount->max_payload < FUSE_MIN_READ_BUFFER)
+		mount->max_payload = FUSE_MIN_READ_BUFFER;
+
+	if (write(mount->dev_fd, &reply, sizeof(reply)) != sizeof(reply))
+		return complain_errno("answering INIT");
+	return 0;
+}
+
+/* The connection's number in fusectl is its device number. */
+static int find_connection(struct fuse_mount *mount)
+{
+	FILE *file = fopen("/proc/self/mountinfo", "re");
+	char line[1024], dir[256];
+	unsigned int major, minor;
+	int err = -ENOENT;
+
+	if (!file)
+		return complain_errno("/proc/self/mountinfo");
+	while (err && fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "%*d %*d %u:%u %*s %255s", &major, &minor,
+			   dir) == 3 && !strcmp(dir, mount->dir)) {
+			mount->connection = major << 20 | minor;
+			err = 0;
+		}
+	}
+	fclose(file);
+	if (err)
+		complain("%s is not in /proc/self/mountinfo", mount->dir);
+	return err;
+}
+
+static int mount_fusectl(void)
+{
+	if (mount("fuse_ring_test", FUSECTL_DIR, "fusectl", 0, NULL))
+		return complain_errno("mounting fusectl on " FUSECTL_DIR);
+	return 0;
+}
+
+static int open_abort_file(struct fuse_mount *mount)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), FUSECTL_DIR "/%u/abort",
+		 mount->connection);
+	mount->abort_fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (mount->abort_fd < 0 && errno == ENOENT) {
+		if (mount_fusectl())
+			return -ENOENT;
+		mount->abort_fd = open(path, O_WRONLY | O_CLOEXEC);
+	}
+	if (mount->abort_fd < 0)
+		return complain_errno(path);
+	return 0;
+}
+
+/* Header between fuse_in_header and the rest, when it all comes in one */
+static size_t op_header_size(__u32 opcode)
+{
+	switch (opcode) {
+	case FUSE_GETATTR:
+		return sizeof(struct fuse_getattr_in);
+	case FUSE_SETATTR:
+		return sizeof(struct fuse_setattr_in);
+	case FUSE_OPEN:
+	case FUSE_OPENDIR:
+		return sizeof(struct fuse_open_in);
+	case FUSE_READ:
+	case FUSE_READDIR:
+		return sizeof(struct fuse_read_in);
+	case FUSE_WRITE:
+		return sizeof(struct fuse_write_in);
+	case FUSE_RELEASE:
+	case FUSE_RELEASEDIR:
+		return sizeof(struct fuse_release_in);
+	case FUSE_FLUSH:
+		return sizeof(struct fuse_flush_in);
+	case FUSE_FSYNC:
+	case FUSE_FSYNCDIR:
+		return sizeof(struct fuse_fsync_in);
+	case FUSE_ACCESS:
+		return sizeof(struct fuse_access_in);
+	case FUSE_SETXATTR:
+		return FUSE_COMPAT_SETXATTR_IN_SIZE;
+	case FUSE_GETXATTR:
+	case FUSE_LISTXATTR:
+		return sizeof(struct fuse_getxattr_in);
+	case FUSE_IOCTL:
+		return sizeof(struct fuse_ioctl_in);
+	case FUSE_COPY_FILE_RANGE:
+		return sizeof(struct fuse_copy_file_range_in);
+	default:
+		return 0;
+	}
+}
+
+static void answer_device_request(struct fuse_mount *mount, char *buffer,
+				  size_t len, char *reply, size_t reply_size)
+{
+	const struct fuse_in_header *in = (void *)buffer;
+	struct fuse_out_header *out = (void *)reply;
+	struct fuse_call call = {
+		.in = in,
+		.op = in + 1,
+		.reply = out + 1,
+		.room = reply_size - sizeof(*out),
+	};
+	size_t op_size = op_header_size(in->opcode);
+	int error = -ENOSYS;
+
+	if (len < sizeof(*in) + op_size) {
+		complain("opcode %u on /dev/fuse has only %zu bytes",
+			 in->opcode, len);
+		return;
+	}
+	call.data = (const char *)call.op + op_size;
+	call.data_len = len - sizeof(*in) - op_size;
+	if (mount->answer)
+		error = mount->answer(mount->fs, &call);
+	out->unique = in->unique;
+	out->error = error;
+	out->len = sizeof(*out) + (error ? 0 : call.reply_len);
+	/* ENOENT: the request was interrupted or aborted meanwhile. */
+	if (write(mount->dev_fd, out, out->len) < 0 && errno != ENOENT &&
+	    errno != ENODEV)
+		complain_errno("answering on /dev/fuse");
+}
+
+/*
+ * FORGET and INTERRUPT always arrive on /dev/fuse; everything does once
+ * io-uring is turned off on the connection.
+ */
+static void *serve_device(void *arg)
+{
+	struct fuse_mount *mount = arg;
+	size_t size = mount->max_payload + 2 * FUSE_MIN_READ_BUFFER;
+	struct pollfd fds[] = {
+		{ .fd = mount->dev_fd, .events = POLLIN },
+		{ .fd = mount->stop_fd, .events = POLLIN },
+	};
+	char *buffer = malloc(size);
+	char *reply = malloc(size);
+
+	while (buffer && reply) {
+		const struct fuse_in_header *in = (void *)buffer;
+		ssize_t len;
+
+		/* Changing the user of a process interrupts its threads. */
+		if (poll(fds, 2, -1) < 0 && errno != EINTR)
+			break;
+		if (fds[1].revents)
+			break;
+		len = read(mount->dev_fd, buffer, size);
+		if (len < 0) {
+			if (errno == EAGAIN || errno == EINTR || errno == ENOENT)
+				continue;
+			break;	/* unmounted or aborted */
+		}
+		if (in->opcode == FUSE_FORGET || in->opcode == FUSE_BATCH_FORGET) {
+			__atomic_add_fetch(&mount->forgets, 1, __ATOMIC_SEQ_CST);
+		} else if (in->opcode == FUSE_INTERRUPT) {
+			__atomic_add_fetch(&mount->interrupts, 1,
+					   __ATOMIC_SEQ_CST);
+		} else {
+			__atomic_add_fetch(&mount->device_requests, 1,
+					   __ATOMIC_SEQ_CST);
+			answer_device_request(mount, buffer, len, reply, size);
+		}
+	}
+	free(buffer);
+	free(reply);
+	return NULL;
+}
+
+/* Joins a thread that has been told to end; one that does not is a bug. */
+int join_thread(pthread_t thread, const char *what)
+{
+	struct timespec deadline;
+	int err;
+
+	clock_gettime(CLOCK_REALTIME, &deadline);
+	deadline.tv_sec += WAIT_MS / 1000;
+	err = pthread_timedjoin_np(thread, NULL, &deadline);
+	if (err)
+		complain("%s did not end: %s", what, strerror(err));
+	return -err;
+}
+
+static int start_device_thread(struct fuse_mount *mount)
+{
+	int err;
+
+	err = pthread_create(&mount->device_thread, NULL, serve_device, mount);
+	if (err) {
+		complain("pthread_create: %s", strerror(err));
+		return -err;
+	}
+	mount->device_thread_runs = true;
+	return 0;
+}
+
+/* All threads that serve the mount watch its stop_fd. */
+void mount_stop_servers(struct fuse_mount *mount)
+{
+	const __u64 one = 1;
+
+	if (write(mount->stop_fd, &one, sizeof(one)) < 0)
+		complain_errno("stopping the servers");
+}
+
+static void stop_device_thread(struct fuse_mount *mount)
+{
+	if (!mount->device_thread_runs)
+		return;
+	mount_stop_servers(mount);
+	join_thread(mount->device_thread, "the /dev/fuse thread");
+	mount->device_thread_runs = false;
+}
+
+/*
+ * Runs @step with io-uring allowed by the module parameter, and puts the
+ * parameter back: a connection keeps what it negotiated.
+ */
+static int with_uring_enabled(struct fuse_mount *mount,
+			      const struct mount_options *options,
+			      int (*step)(struct fuse_mount *mount,
+					  const struct mount_options *options))
+{
+	char value[16];
+	bool was_off;
+	int err;
+
+	was_off = !options->no_uring &&
+		  read_text(ENABLE_URING, value, sizeof(value)) > 0 &&
+		  value[0] != 'Y';
+	if (was_off)
+		write_text(ENABLE_URING, "Y");
+	err = step(mount, options);
+	if (was_off)
+		write_text(ENABLE_URING, "N");
+	return err;
+}
+
+static int mount_and_init(struct fuse_mount *mount_,
+			  const struct mount_options *options)
+{
+	char data[128];
+
+	snprintf(data, sizeof(data),
+		 "fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other",
+		 mount_->dev_fd);
+	if (mount("fuse_ring_test", mount_->dir, "fuse", MS_NOSUID | MS_NODEV,
+		  data))
+		return complain_errno("mount");
+	return answer_init(mount_, options);
+}
+
+int mount_open(struct fuse_mount *mount, const struct mount_options *options)
+{
+	static const struct mount_options defaults;
+	static unsigned int nr_mounts;
+	int err;
+
+	if (!options)
+		options = &defaults;
+	mount->dev_fd = -1;
+	mount->abort_fd = -1;
+	mount->stop_fd = -1;
+	mount->ring_fd = -1;
+
+	err = enter_private_mounts();
+	if (err)
+		return err;
+	snprintf(mount->dir, sizeof(mount->dir), "/tmp/mount-%u", nr_mounts++);
+	if (mkdir(mount->dir, 0755) && errno != EEXIST)
+		return complain_errno(mount->dir);
+
+	mount->stop_fd = eventfd(0, EFD_CLOEXEC);
+	mount->ring_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (mount->stop_fd < 0 || mount->ring_fd < 0)
+		return complain_errno("eventfd");
+	mount->dev_fd = open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	if (mount->dev_fd < 0)
+		return complain_errno("/dev/fuse");
+	err = with_uring_enabled(mount, options, mount_and_init);
+	if (!err)
+		err = find_connection(mount);
+	if (!err)
+		err = open_abort_file(mount);
+	if (!err && !options->no_device_server)
+		err = start_device_thread(mount);
+	if (err)
+		return err;
+
+	mount->nr_queues = possible_cpus();
+	mount->queues = calloc(mount->nr_queues, sizeof(*mount->queues));
+	return mount->queues ? 0 : -ENOMEM;
+}
+
+int mount_abort(struct fuse_mount *mount)
+{
+	if (mount->abort_fd < 0)
+		return -EBADF;
+	if (write(mount->abort_fd, "1", 1) != 1)
+		return complain_errno("aborting the connection");
+	return 0;
+}
+
+int mount_wait_until_waiting(struct fuse_mount *mount, unsigned int requests)
+{
+	const struct timespec pause = { .tv_nsec = 1000000 };
+	__u64 deadline = now_ms() + WAIT_MS;
+	char path[128], text[32];
+	unsigned int waiting;
+
+	snprintf(path, sizeof(path), FUSECTL_DIR "/%u/waiting",
+		 mount->connection);
+	for (;;) {
+		if (read_text(path, text, sizeof(text)) <= 0)
+			return complain_errno(path);
+		waiting = strtoul(text, NULL, 10);
+		if (waiting >= requests)
+			return 0;
+		if (!ms_until(deadline)) {
+			complain("%u requests are waiting, expected at least %u",
+				 waiting, requests);
+			return -ETIMEDOUT;
+		}
+		nanosleep(&pause, NULL);
+	}
+}
+
+int mount_set_readahead(struct fuse_mount *mount, unsigned int kib)
+{
+	char path[64], value[16];
+
+	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb",
+		 mount->connection >> 20, mount->connection & 0xfffff);
+	snprintf(value, sizeof(value), "%u", kib);
+	return write_text(path, value);
+}
+
+int mount_detach(struct fuse_mount *mount)
+{
+	return umount2(mount->dir, MNT_DETACH) ? -errno : 0;
+}
+
+void mount_close_device(struct fuse_mount *mount)
+{
+	stop_device_thread(mount);
+	if (mount->dev_fd >= 0)
+		close(mount->dev_fd);
+	mount->dev_fd = -1;
+}
+
+void mount_close(struct fuse_mount *mount)
+{
+	unsigned int qid;
+
+	if (mount->abort_fd >= 0) {
+		mount_abort(mount);
+		close(mount->abort_fd);
+		mount->abort_fd = -1;
+	}
+	for (qid = 0; mount->queues && qid < mount->nr_queues; qid++)
+		queue_close(&mount->queues[qid]);
+	mount_close_device(mount);
+	if (mount->stop_fd >= 0)
+		close(mount->stop_fd);
+	if (mount->ring_fd >= 0)
+		close(mount->ring_fd);
+	mount->stop_fd = -1;
+	mount->ring_fd = -1;
+	mount_detach(mount);
+	free(mount->queues);
+	mount->queues = NULL;
+}
+
+char *mount_path(const struct fuse_mount *mount, const char *name)
+{
+	static char paths[4][320];
+	static unsigned int next;
+	char *path = paths[next++ % 4];
+
+	snprintf(path, sizeof(paths[0]), "%s/%s", mount->dir, name);
+	return path;
+}
