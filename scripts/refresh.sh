@@ -19,7 +19,7 @@ kgit merge-base --is-ancestor base HEAD ||
 	die "HEAD of build/linux is not on top of 'base': check out the series there"
 [ -z "$(kgit rev-list --merges base..HEAD)" ] ||
 	die "build/linux has a merge commit: rebase it, a series is linear"
-[ -z "$(kgit status --porcelain --untracked-files=no)" ] ||
+kgit diff --quiet HEAD ||
 	say "uncommitted work in build/linux is left out: commit it to have it in the series"
 kgit ls-files -o -- '*.[chS]' '*.rst' '*.sh' '*Makefile' | while read -r path; do
 	say "untracked in build/linux, left out: $path (git add -f it)"

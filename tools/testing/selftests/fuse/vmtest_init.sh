@@ -58,6 +58,8 @@ for k in $keep; do
 	exec {fd}<&-
 done
 ip link set lo up 2>/dev/null
+# Huge pages for the tests that want them, where the kernel has any.
+[ ! -w /proc/sys/vm/nr_hugepages ] || echo 16 >/proc/sys/vm/nr_hugepages
 ulimit -c 0
 
 # Console of the tests. Raw: their lines must not grow carriage returns.
