@@ -396,6 +396,31 @@ struct fuse_req *fuse_bufring_next_req(struct fuse_bufring *br,
 }
 
 /**
+ * fuse_bufring_take_for - take the buffer that a new request needs
+ * @br: the buffer ring
+ * @req: the request, on no list yet
+ * @buf: the payload buffer, none if it needs none
+ *
+ * Context: under the lock of the queue
+ *
+ * Return: false if the request needs a buffer and there is none, or if others
+ *	   were there before
+ */
+bool fuse_bufring_take_for(struct fuse_bufring *br, const struct fuse_req *req,
+			   struct fuse_bufring_buf *buf)
+{
+	if (!req->ring_payload) {
+		buf->id = FUSE_URING_BUF_NONE;
+		return true;
+	}
+	if (br->may_wait)
+		return false;
+
+	return fuse_bufring_take_buf(br, fuse_bufring_fitting_pool(br, req->ring_payload),
+				     buf);
+}
+
+/**
  * fuse_bufring_can_wake - is there a buffer for a request that waits for one?
  * @br: the buffer ring
  *

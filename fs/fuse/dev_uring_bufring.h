@@ -59,6 +59,8 @@ void fuse_bufring_return_slot(struct fuse_bufring *br, unsigned int slot);
 struct fuse_req *fuse_bufring_next_req(struct fuse_bufring *br,
 				       struct list_head *pending,
 				       struct fuse_bufring_buf *buf);
+bool fuse_bufring_take_for(struct fuse_bufring *br, const struct fuse_req *req,
+			   struct fuse_bufring_buf *buf);
 bool fuse_bufring_can_wake(const struct fuse_bufring *br);
 void fuse_bufring_return_buf(struct fuse_bufring *br,
 			     struct fuse_bufring_buf *buf);

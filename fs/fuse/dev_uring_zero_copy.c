@@ -85,21 +85,6 @@ void fuse_uring_zc_free(struct fuse_uring_zc *zc)
 	zc->bvecs = NULL;
 }
 
-/**
- * fuse_uring_zc_same_ring - can the entry go on with this command?
- * @zc: zero-copy side of the entry
- * @cmd: the command
- *
- * Fixed buffers belong to an io_uring. The one of the entry cannot be taken
- * back through another. A server that closes it, and gets a new one at the same
- * address, can at worst lose a buffer of its own new table.
- */
-bool fuse_uring_zc_same_ring(const struct fuse_uring_zc *zc,
-			     struct io_uring_cmd *cmd)
-{
-	return !zc->bvecs || zc->io_uring == io_uring_cmd_ctx_handle(cmd);
-}
-
 /*
  * Describe the first @size bytes of the request's folios. Pieces that follow
  * each other in a folio, as those of a huge page do, become one.
@@ -164,25 +149,4 @@ int fuse_uring_zc_register(struct fuse_uring_zc *zc, struct fuse_req *req,
 
 	zc->registered = true;
 	return 0;
-}
-
-/**
- * fuse_uring_zc_unregister - take the pages back, if the server has them
- * @zc: zero-copy side of the entry
- * @cmd: a command on the io_uring of the entry
- * @issue_flags: flags to handle @cmd with
- *
- * No operation finds them there after this. Those in flight, and clones that
- * the server made of the buffer, keep the folios alive. It may also have
- * cleared the fixed buffer itself.
- */
-void fuse_uring_zc_unregister(struct fuse_uring_zc *zc,
-			      struct io_uring_cmd *cmd,
-			      unsigned int issue_flags)
-{
-	if (!zc->registered)
-		return;
-
-	zc->registered = false;
-	io_buffer_unregister_bvec(cmd, zc->slot, issue_flags);
 }

@@ -11,11 +11,10 @@
 #include "args.h"
 
 #include <linux/fuse.h>
+#include <linux/io_uring/cmd.h>
 #include <linux/types.h>
 
-struct bio_vec;
 struct fuse_req;
-struct io_uring_cmd;
 
 /**
  * struct fuse_uring_zc - zero-copy side of a ring entry
@@ -57,12 +56,43 @@ int fuse_uring_zc_init(struct fuse_uring_zc *zc, struct io_uring_cmd *cmd,
 		       u16 slot, unsigned int max_pages,
 		       unsigned int issue_flags);
 void fuse_uring_zc_free(struct fuse_uring_zc *zc);
-bool fuse_uring_zc_same_ring(const struct fuse_uring_zc *zc,
-			     struct io_uring_cmd *cmd);
 int fuse_uring_zc_register(struct fuse_uring_zc *zc, struct fuse_req *req,
 			   struct io_uring_cmd *cmd, unsigned int issue_flags);
-void fuse_uring_zc_unregister(struct fuse_uring_zc *zc,
-			      struct io_uring_cmd *cmd,
-			      unsigned int issue_flags);
+
+/**
+ * fuse_uring_zc_same_ring - can the entry go on with this command?
+ * @zc: zero-copy side of the entry
+ * @cmd: the command
+ *
+ * Fixed buffers belong to an io_uring. The one of the entry cannot be taken
+ * back through another. A server that closes it, and gets a new one at the same
+ * address, can at worst lose a buffer of its own new table.
+ */
+static inline bool fuse_uring_zc_same_ring(const struct fuse_uring_zc *zc,
+					   struct io_uring_cmd *cmd)
+{
+	return !zc->bvecs || zc->io_uring == io_uring_cmd_ctx_handle(cmd);
+}
+
+/**
+ * fuse_uring_zc_unregister - take the pages back, if the server has them
+ * @zc: zero-copy side of the entry
+ * @cmd: a command on the io_uring of the entry
+ * @issue_flags: flags to handle @cmd with
+ *
+ * No operation finds them there after this. Those in flight, and clones that
+ * the server made of the buffer, keep the folios alive. It may also have
+ * cleared the fixed buffer itself.
+ */
+static inline void fuse_uring_zc_unregister(struct fuse_uring_zc *zc,
+					    struct io_uring_cmd *cmd,
+					    unsigned int issue_flags)
+{
+	if (!zc->registered)
+		return;
+
+	zc->registered = false;
+	io_buffer_unregister_bvec(cmd, zc->slot, issue_flags);
+}
 
 #endif /* _FS_FUSE_DEV_URING_ZERO_COPY_H */
