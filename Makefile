@@ -33,7 +33,7 @@ endif
 
 name	:= $(ENGINE)$(if $(filter 1,$(DEBUG)),-debug)
 image	:= build/$(name)/$(if $(filter uml,$(ENGINE)),linux,arch/x86/boot/bzImage)
-memory	:= $(if $(filter qemu,$(ENGINE)),2G,1G)
+memory	:= 2G
 # Emulated and debugged, everything takes its time.
 limit	:= $(if $(filter qemu,$(ENGINE)),3000,900)
 fuse	:= tools/testing/selftests/fuse
