@@ -353,7 +353,9 @@ static int send_command(struct ring_queue *queue, unsigned int slot,
 
 	n = io_uring_submit(&queue->ring);
 	if (n < 1) {
-		complain("queue %u: io_uring_submit: %d", queue->qid, n);
+		/* EAGAIN is what a lack of memory looks like here. */
+		if (n != -EAGAIN)
+			complain("queue %u: io_uring_submit: %d", queue->qid, n);
 		return n < 0 ? n : -EIO;
 	}
 	if (slot < queue->nr_slots) {

@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Every allocation that the kernel makes for a server fails once, in REGISTER
+ * and while requests travel: a clean error, nothing left behind, and all
+ * works the next time.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+#include "kselftest_harness.h"
+#include "test_fs.h"
+
+#define KIB 1024
+#define DEPTH 2
+/* Further than any of the paths goes */
+#define MAX_FAULTS 400
+#define SLOW_TEST_S 170
+
+#define DEBUGFS "/sys/kernel/debug"
+#define FAIL_NTH "/proc/thread-self/fail-nth"
+
+FIXTURE(fault)
+{
+	struct fuse_mount mount;
+	struct test_fs fs;
+};
+
+FIXTURE_VARIANT(fault)
+{
+	struct ring_mode mode;
+	long pinned_kib;	/* of one queue */
+};
+
+FIXTURE_VARIANT_ADD(fault, legacy)
+{
+	.mode = { .depth = DEPTH },
+};
+
+FIXTURE_VARIANT_ADD(fault, bufring)
+{
+	.mode = { .flags = FUSE_URING_BUFRING, .depth = DEPTH, .nr_pools = 2,
+		  .pool = { { 4 * KIB, 2 }, { 8 * KIB, 1 } } },
+};
+
+FIXTURE_VARIANT_ADD(fault, pinned)
+{
+	.mode = { .flags = PINNED_FLAGS, .depth = DEPTH, .nr_pools = 2,
+		  .pool = { { 4 * KIB, 2 }, { 8 * KIB, 1 } } },
+	.pinned_kib = 4 + 8 + 8,
+};
+
+FIXTURE_VARIANT_ADD(fault, zero_copy)
+{
+	.mode = { .flags = ZERO_COPY_FLAGS, .depth = DEPTH, .nr_pools = 2,
+		  .pool = { { 4 * KIB, 2 }, { 8 * KIB, 1 } } },
+	.pinned_kib = 4 + 8 + 8,
+};
+
+static int write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	int err = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (write(fd, text, strlen(text)) < 0)
+		err = -errno;
+	close(fd);
+	return err;
+}
+
+/* By default nothing fails that may sleep, and nothing of a single page. */
+static int set_up_injection(void)
+{
+	static const char * const settings[][2] = {
+		{ DEBUGFS "/failslab/ignore-gfp-wait", "N" },
+		{ DEBUGFS "/failslab/verbose", "0" },
+		{ DEBUGFS "/fail_page_alloc/ignore-gfp-wait", "N" },
+		{ DEBUGFS "/fail_page_alloc/ignore-gfp-highmem", "N" },
+		{ DEBUGFS "/fail_page_alloc/min-order", "0" },
+		{ DEBUGFS "/fail_page_alloc/verbose", "0" },
+	};
+	unsigned int n;
+	int err = 0;
+
+	if (access(DEBUGFS "/failslab", F_OK))
+		mount("fault_test", DEBUGFS, "debugfs", 0, NULL);
+	for (n = 0; n < ARRAY_SIZE(settings) && !err; n++)
+		err = write_file(settings[n][0], settings[n][1]);
+	return err;
+}
+
+static int open_mount(FIXTURE_DATA(fault) * self)
+{
+	/* Few pages to fault in, so that the sweep over them is short */
+	const struct mount_options options = { .max_write = 4096 };
+	int err;
+
+	memset(&self->mount, 0, sizeof(self->mount));
+	err = mount_open(&self->mount, &options);
+	self->mount.answer = test_fs_answer;
+	self->mount.fs = &self->fs;
+	return err;
+}
+
+FIXTURE_SETUP(fault)
+{
+	const char *impossible = ring_tests_impossible();
+
+	if (impossible)
+		SKIP(return, "%s", impossible);
+	if (access(FAIL_NTH, W_OK))
+		SKIP(return, "kernel has no fault injection (no " FAIL_NTH ")");
+	ASSERT_EQ(0, test_fs_open(&self->fs, 64 * KIB));
+	ASSERT_EQ(0, open_mount(self));
+	if (variant->mode.flags && !kernel_has_bufrings(&self->mount))
+		SKIP(return, NO_BUFRINGS);
+	if (set_up_injection())
+		SKIP(return, "kernel has no failslab or fail_page_alloc in debugfs");
+}
+
+FIXTURE_TEARDOWN(fault)
+{
+	mount_close(&self->mount);
+	test_fs_close(&self->fs);
+}
+
+/* The nth allocation of this thread from now on fails. */
+static int arm_fault(unsigned int nth)
+{
+	char text[16];
+
+	snprintf(text, sizeof(text), "%u", nth);
+	return write_file(FAIL_NTH, text);
+}
+
+static bool fault_happened(void)
+{
+	int fd = open(FAIL_NTH, O_RDONLY | O_CLOEXEC);
+	char text[16] = "";
+	bool happened;
+
+	happened = read(fd, text, sizeof(text) - 1) > 0 && text[0] == '0';
+	close(fd);
+	return happened;
+}
+
+/* Returns whether it had happened. */
+static bool disarm_fault(void)
+{
+	bool happened = fault_happened();
+
+	arm_fault(0);
+	return happened;
+}
+
+static int open_queues(struct fuse_mount *mount, const struct ring_mode *mode)
+{
+	unsigned int qid;
+	int err = 0;
+
+	for (qid = 0; qid < mount->nr_queues && !err; qid++)
+		err = queue_open(mount, qid, mode);
+	return err;
+}
+
+/* What is not registered yet */
+static int register_rest(struct fuse_mount *mount)
+{
+	unsigned int qid;
+	int err = 0;
+
+	for (qid = 0; qid < mount->nr_queues && !err; qid++)
+		if (mount->queues[qid].slots[0].state == SLOT_FREE)
+			err = queue_register(&mount->queues[qid], 0);
+	return err;
+}
+
+TEST_F_TIMEOUT(fault, every_allocation_of_register_may_fail, SLOW_TEST_S)
+{
+	struct ring_queue *queue;
+	bool happened = true;
+	unsigned int nth;
+	int err, again;
+
+	for (nth = 1; happened && nth < MAX_FAULTS; nth++) {
+		ASSERT_EQ(0, open_queues(&self->mount, &variant->mode));
+		queue = &self->mount.queues[0];
+		ASSERT_EQ(0, arm_fault(nth));
+		err = queue_register(queue, 0);
+		happened = disarm_fault();
+		if (!happened)
+			ASSERT_EQ(0, err);
+		if (err) {
+			/* EAGAIN: io_uring had no memory for the command. */
+			if (err != -EAGAIN && err != -EFAULT)
+				ASSERT_EQ(-ENOMEM, err);
+			ASSERT_EQ(0, pinned_kib(getpid()));
+		} else {
+			ASSERT_EQ(variant->pinned_kib, pinned_kib(getpid()));
+		}
+		/*
+		 * Once more, without a fault. Other errors turn io-uring off,
+		 * unless io_uring made them before fuse saw the command.
+		 */
+		if (err != -EAGAIN) {
+			again = register_rest(&self->mount);
+			if (!err || (err == -ENOMEM && variant->mode.flags) ||
+			    again != -EOPNOTSUPP)
+				ASSERT_EQ(0, again);
+			ASSERT_EQ(0, mount_works(&self->mount));
+		}
+		mount_close(&self->mount);
+		ASSERT_EQ(0, wait_until_pinned_is(0));
+		ASSERT_EQ(0, open_mount(self));
+	}
+	EXPECT_FALSE(happened);
+	/* A queue and an entry at least */
+	EXPECT_LT(3, nth);
+}
+
+static long use_file(void *arg)
+{
+	char *buffer = aligned_alloc(4096, 8 * KIB);
+	int fd = open(arg, O_RDWR | O_DIRECT);
+
+	if (fd < 0)
+		return -errno;
+	if (pread(fd, buffer, 8 * KIB, 0) < 0)
+		return -errno;
+	if (pwrite(fd, buffer, 8 * KIB, 8 * KIB) < 0)
+		return -errno;
+	return 0;
+}
+
+/* Serves the client until a fault has happened, or it has finished. */
+static bool serve_with_fault(FIXTURE_DATA(fault) * self,
+			     const struct client *client, unsigned int nth)
+{
+	struct ring_request request;
+
+	arm_fault(nth);
+	while (client_runs(client) && !fault_happened())
+		if (!mount_wait(&self->mount, &request, SILENCE_MS))
+			request_answer(&request);
+	return disarm_fault();
+}
+
+TEST_F_TIMEOUT(fault, every_allocation_for_requests_may_fail, SLOW_TEST_S)
+{
+	char *path = mount_path(&self->mount, "data");
+	bool happened = true;
+	struct client client;
+	unsigned int nth, n;
+
+	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &variant->mode));
+	for (nth = 1; happened && nth < MAX_FAULTS; nth++) {
+		ASSERT_EQ(0, client_start(&client, first_online_cpu(), use_file,
+					  path));
+		happened = serve_with_fault(self, &client, nth);
+		/* An error or not, but an end */
+		ASSERT_NE(-ETIMEDOUT,
+			  client_wait_served(&self->mount, &client));
+		/* More often than there are entries or buffers: none is lost */
+		for (n = 0; n < DEPTH + 1; n++)
+			ASSERT_EQ(0, mount_works(&self->mount));
+	}
+	EXPECT_FALSE(happened);
+	EXPECT_LT(1, nth);
+}
+
+TEST_HARNESS_MAIN
