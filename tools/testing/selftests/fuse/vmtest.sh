@@ -91,7 +91,8 @@ summary()
 		if (prog != "") fail(prog ": never finished")
 		if (!programs) fail("no test program reported a result")
 		for (i = 1; i <= n; i++)
-			printf "skipped: %s (%s)\n", reasons[order[i]], order[i] ? order[i] : "no reason given"
+			printf "skipped: %s (%s)\n", reasons[order[i]],
+				order[i] ? order[i] : "no reason given"
 		for (i = 1; i <= fails; i++)
 			printf "FAILED: %s\n", failed[i]
 		printf "%d passed, %d failed, %d skipped\n", passes, fails, skips

@@ -77,7 +77,8 @@ else
 		only=()
 		if [ -n "$tests" ]; then
 			# shellcheck disable=SC2086	# one path for each
-			only=("TEST_GEN_PROGS=$(printf "$obj/kselftest/fuse/%s " $tests)" TEST_PROGS=)
+			only=("TEST_GEN_PROGS=$(printf "$obj/kselftest/fuse/%s " $tests)"
+			      TEST_PROGS=)
 		fi
 		for t in $tests; do
 			t=${t^^}
