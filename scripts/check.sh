@@ -147,9 +147,10 @@ checkpatch()
 	mkdir -p "$work/mails"
 	kgit format-patch -q --no-signature -o "$work/mails" base..refs/fuse/applied
 	cd "$LINUX"
+	# Its helpers in Python need a module of Debian's own interpreter.
 	for mail in "$work"/mails/*.patch; do
 		[ -e "$mail" ] || continue
-		scripts/checkpatch.pl --strict --quiet --terse --show-types \
+		PATH=/usr/bin:$PATH scripts/checkpatch.pl --strict --quiet --terse --show-types \
 			--ignore MISSING_SIGN_OFF,NO_AUTHOR_SIGN_OFF \
 			--ignore FILE_PATH_CHANGES,UNKNOWN_COMMIT_ID,ENOSYS \
 			"$mail" || rc=1
