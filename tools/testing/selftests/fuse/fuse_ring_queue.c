@@ -494,23 +494,6 @@ bool queue_take(struct ring_queue *queue, struct ring_request *request)
 	return true;
 }
 
-int queue_wait(struct ring_queue *queue, struct ring_request *request, int ms)
-{
-	__u64 deadline = now_ms() + ms;
-	int err;
-
-	while (!queue_take(queue, request)) {
-		int left = ms_until(deadline);
-
-		err = queue_reap(queue, left);
-		if (err)
-			return err;
-		if (!left && !queue->nr_arrived)
-			return -ETIMEDOUT;
-	}
-	return 0;
-}
-
 /* Takes the oldest request of any queue; -EAGAIN if there is none. */
 static int mount_take(struct fuse_mount *mount, struct ring_request *request)
 {

@@ -33,11 +33,6 @@
 
 #define DEFAULT_MAX_WRITE (1024 * 1024)
 
-#define ALL_REGISTER_FLAGS						\
-	(FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS |		\
-	 FUSE_URING_PINNED_BUFFERS | FUSE_URING_ZERO_COPY |		\
-	 FUSE_URING_ZERO_COPY_OPT_IN)
-
 #define PINNED_FLAGS							\
 	(FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS |		\
 	 FUSE_URING_PINNED_BUFFERS)
@@ -173,8 +168,9 @@ __printf(1, 2)
 void complain(const char *format, ...);
 
 /*
- * NULL if this system can run ring tests at all, else the reason for a SKIP.
- * Turns the module parameter on where that is what is missing.
+ * NULL if this system can run ring tests at all, else the reason for a SKIP. A
+ * module parameter that is off is none if it can be set: mount_open() does so
+ * for as long as INIT takes.
  */
 const char *ring_tests_impossible(void);
 bool kernel_has_bufrings(const struct fuse_mount *mount);
@@ -231,8 +227,7 @@ void queue_poll_stop(struct ring_queue *queue);
 bool queue_take(struct ring_queue *queue, struct ring_request *request);
 /* 0 if no request comes for a moment; the rule is that none may */
 int mount_expect_silence(struct fuse_mount *mount);
-/* Next request on this queue, or on any; -ETIMEDOUT if none came */
-int queue_wait(struct ring_queue *queue, struct ring_request *request, int ms);
+/* Next request on any queue; -ETIMEDOUT if none came */
 int mount_wait(struct fuse_mount *mount, struct ring_request *request, int ms);
 /* Answers from the file system until a request for @opcode arrives. */
 int mount_wait_for(struct fuse_mount *mount, __u32 opcode,
@@ -262,9 +257,10 @@ int request_transfer(struct ring_request *request, int fd, __u64 offset,
 int request_transfer_at(struct ring_request *request, __u64 from, int fd,
 			__u64 offset, size_t len);
 /*
- * All of it, prepared only, with the commit of the reply linked to it: one system call for
- * both. The reply is already filled in as if all of it will be transferred;
- * if not, the kernel cancels the commit and queue->transfer_failed is called.
+ * All of it, prepared only, with the commit of the reply linked to it: one
+ * system call for both. The reply is already filled in as if all of it will be
+ * transferred; if not, the kernel cancels the commit and
+ * queue->transfer_failed is called.
  */
 void request_prepare_transfer_and_commit(struct ring_request *request, int fd,
 					 __u64 offset, size_t len);
