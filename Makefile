@@ -52,6 +52,7 @@ help:
 	@echo '  kernel      - build the kernel'
 	@echo '  selftests   - build the tests'
 	@echo '  shell       - boot the kernel and give a shell'
+	@echo '  bench       - compare the modes, in time and in instructions'
 	@echo
 	@echo 'Working on it:'
 	@echo '  refresh     - write the commits of build/linux back to patches/'
@@ -80,6 +81,10 @@ run_tests: deps kernel selftests
 shell: deps kernel
 	$(Q)$(vmtest) -r build/reports/$(name)-shell -s
 
+bench: tree
+	$(Q)scripts/deps.sh check
+	$(Q)scripts/bench.sh
+
 refresh:
 	$(Q)scripts/refresh.sh
 
@@ -99,5 +104,5 @@ distclean:
 	$(Q)if [ -d build/linux/.git ]; then scripts/tree.sh --unsaved; fi
 	$(Q)rm -rf build
 
-.PHONY: help deps tree kernel selftests run_tests shell refresh series check \
+.PHONY: help deps tree kernel selftests run_tests shell bench refresh series check \
 	clean distclean

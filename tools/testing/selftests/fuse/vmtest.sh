@@ -27,6 +27,7 @@ usage()
 	  -m SIZE     memory of the guest (default 1G)
 	  -n CPUS     processors of the guest in qemu (default 2)
 	  -t SECONDS  time limit of the whole run (default 600)
+	  -i          qemu counts instructions: one is a nanosecond to the guest
 	  -s          an interactive shell instead of the tests
 	  vmtest.sh --summary LOG   counts the tests of a KTAP log
 	  vmtest.sh --scan LOG      shows the complaints in a kernel log
@@ -125,9 +126,9 @@ case ${1:-} in
 esac
 
 here=$(cd "$(dirname "$0")" && pwd -P)
-engine='' image='' tree='' obj='' report='' tests='' args='' command='' params=''
+engine='' icount='' image='' tree='' obj='' report='' tests='' args='' command='' params=''
 memory=1G cpus=2 limit=600 shell=''
-while getopts e:k:S:O:r:T:a:c:p:m:n:t:sh opt; do
+while getopts e:k:S:O:r:T:a:c:p:m:n:t:ish opt; do
 	case $opt in
 	e)	engine=$OPTARG ;;
 	k)	image=$OPTARG ;;
@@ -141,6 +142,7 @@ while getopts e:k:S:O:r:T:a:c:p:m:n:t:sh opt; do
 	m)	memory=$OPTARG ;;
 	n)	cpus=$OPTARG ;;
 	t)	limit=$OPTARG ;;
+	i)	icount=1 ;;
 	s)	shell=1 ;;
 	h)	usage; exit 0 ;;
 	*)	usage >&2; exit 2 ;;
@@ -214,8 +216,18 @@ boot_qemu()
 	local share=security_model=none,multidevs=remap
 	local root=trans=virtio,version=9p2000.L,cache=loose,msize=262144
 
+	local cpu=max,la57=off count=()
+
+	if [ -n "$icount" ]; then
+		# The guest's clock is the number of instructions. A string
+		# instruction counts once for each round: without ERMS, user
+		# copies use those of eight bytes, as other copies do anyway.
+		cpu=$cpu,-erms
+		count=(-icount 'shift=0,sleep=off')
+		accel=tcg cpus=1
+	fi
 	"$@" qemu-system-x86_64 -nodefaults -display none -no-reboot \
-		-machine q35,accel="$accel" -cpu max,la57=off \
+		-machine q35,accel="$accel" -cpu "$cpu" "${count[@]}" \
 		-smp "$cpus" -m "$memory" -kernel "$image" \
 		-virtfs local,path=/,mount_tag=root,$share,readonly=on \
 		-virtfs local,path="$report",mount_tag=report,$share \
