@@ -139,9 +139,11 @@ log=$REPORTS/fetch.log
 uri=$(configured | awk '{ print $1; exit }')
 own=$(configured | awk -v u="$uri" '$1 == u { print $2 }')
 if [ -z "$uri" ]; then
-	die "apt has no lists of a Debian archive: run apt-get update"
+	# No lists yet, so nothing says whose archive it is but its address.
+	uri=$(apt-get update --print-uris 2>/dev/null |
+		sed -n "s,^'\([^']*/debian/\)dists/.*,\1,p" | sort -u | grep -m1 .) ||
+		die "apt knows no Debian archive: give KERNEL=/path/to/linux-$KVER.tar.xz or a tree"
 	own=
-	say "apt has no lists of a Debian archive, trying $uri"
 fi
 
 suites=
