@@ -119,15 +119,16 @@ static long need_entry(void *arg)
 }
 
 /*
- * Of four requests the server has two, one of them with the only buffer that
- * fits. The third lacks a buffer (an entry, on a legacy queue), the fourth
- * lacks an entry. On other queues entries are idle.
+ * Of four requests the first has the only buffer that fits. The second finds an
+ * idle entry, but lacks a buffer, so that the third, without data, gets that
+ * entry; the fourth lacks an entry. (A legacy queue has buffers for the first
+ * two, and the others lack an entry.) On other queues entries are idle.
  */
 static void start_busy_clients(struct __test_metadata *_metadata,
 			       FIXTURE_DATA(teardown) * self)
 {
 	static long (* const calls[NR_BUSY])(void *arg) = {
-		need_buffer, need_entry, need_buffer, need_entry,
+		need_buffer, need_buffer, need_entry, need_entry,
 	};
 	unsigned int n;
 
