@@ -98,13 +98,8 @@ static int open_mount(FIXTURE_DATA(fault) * self)
 {
 	/* Few pages to fault in, so that the sweep over them is short */
 	const struct mount_options options = { .max_write = 4096 };
-	int err;
 
-	memset(&self->mount, 0, sizeof(self->mount));
-	err = mount_open(&self->mount, &options);
-	self->mount.answer = test_fs_answer;
-	self->mount.fs = &self->fs;
-	return err;
+	return test_fs_mount(&self->fs, &self->mount, &options);
 }
 
 FIXTURE_SETUP(fault)

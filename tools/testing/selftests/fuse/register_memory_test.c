@@ -52,13 +52,8 @@ FIXTURE_VARIANT_ADD(memory, pinned)
 static int open_mount(FIXTURE_DATA(memory) * self)
 {
 	const struct mount_options options = { .max_write = MAX_WRITE };
-	int err;
 
-	memset(&self->mount, 0, sizeof(self->mount));
-	err = mount_open(&self->mount, &options);
-	self->mount.answer = test_fs_answer;
-	self->mount.fs = &self->fs;
-	return err;
+	return test_fs_mount(&self->fs, &self->mount, &options);
 }
 
 FIXTURE_SETUP(memory)

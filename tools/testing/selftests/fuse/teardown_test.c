@@ -77,13 +77,8 @@ static int open_mount(FIXTURE_DATA(teardown) * self)
 {
 	/* The server may be in another process: no thread here for the device. */
 	const struct mount_options options = { .no_device_server = true };
-	int err;
 
-	memset(&self->mount, 0, sizeof(self->mount));
-	err = mount_open(&self->mount, &options);
-	self->mount.answer = test_fs_answer;
-	self->mount.fs = &self->fs;
-	return err;
+	return test_fs_mount(&self->fs, &self->mount, &options);
 }
 
 FIXTURE_SETUP(teardown)

@@ -677,3 +677,15 @@ int test_fs_stop(struct test_fs *fs)
 	fs->nr_threads = 0;
 	return err;
 }
+
+int test_fs_mount(struct test_fs *fs, struct fuse_mount *mount,
+		  const struct mount_options *options)
+{
+	int err;
+
+	memset(mount, 0, sizeof(*mount));
+	err = mount_open(mount, options);
+	mount->answer = test_fs_answer;
+	mount->fs = fs;
+	return err;
+}

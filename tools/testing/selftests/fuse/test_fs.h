@@ -57,6 +57,10 @@ struct test_fs {
 	unsigned int start_error;
 };
 
+/* Mounts anew, with @fs behind the mount. Returns what mount_open() does. */
+int test_fs_mount(struct test_fs *fs, struct fuse_mount *mount,
+		  const struct mount_options *options);
+
 int test_fs_open(struct test_fs *fs, size_t file_size);
 void test_fs_close(struct test_fs *fs);
 /* An answer callback for struct fuse_mount, fs being a struct test_fs */
