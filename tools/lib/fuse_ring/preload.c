@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: LGPL-2.1 OR BSD-2-Clause
+/*
+ * libfuse_ring_preload.so: the rings for servers that nobody recompiles.
+ *
+ *   FUSE_RING=auto LD_PRELOAD=libfuse_ring_preload.so sshfs ...
+ *
+ * Takes the place of libfuse's session loops. The high-level interface runs
+ * through these too, since libfuse calls them as any program does.
+ */
+#define _GNU_SOURCE
+#define FUSE_USE_VERSION 312
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fuse_lowlevel.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ring.h"
+#include "session.h"
+
+#define EXPORT __attribute__((visibility("default")))
+
+/* As many operations at once as libfuse's own loop runs */
+#define DEFAULT_WORKERS 10
+
+/* Where libfuse has no versioned symbols, its header makes this a macro. */
+#undef fuse_session_loop_mt
+EXPORT int fuse_session_loop_mt(struct fuse_session *se,
+				struct fuse_loop_config *config);
+/* Under this name libfuse calls it itself. */
+EXPORT int fuse_session_loop_mt_312(struct fuse_session *se,
+				    struct fuse_loop_config *config);
+
+static void log_line(void *data, const char *line)
+{
+	const char *path = getenv("FUSE_RING_LOG");
+	FILE *file = path ? fopen(path, "ae") : NULL;
+
+	(void)data;
+	fprintf(file ?: stderr, "fuse_ring: %s\n", line);
+	if (file)
+		fclose(file);
+}
+
+/* @name=@value as on a command line; a bad one is told and ignored. */
+static void read_option(struct fuse_ring_options *options, const char *name,
+			const char *value)
+{
+	char text[64];
+
+	if (snprintf(text, sizeof(text), "%s=%s", name, value) <
+	    (int)sizeof(text) && fuse_ring_option_parse(options, text) > 0)
+		return;
+	ring_log(options, "%s=%s makes no sense and is ignored", name, value);
+}
+
+static void read_variable(struct fuse_ring_options *options,
+			  const char *variable, const char *option)
+{
+	const char *value = getenv(variable);
+
+	if (value)
+		read_option(options, option, value);
+}
+
+/* "4k:64,1m:4" */
+static void read_pools(struct fuse_ring_options *options)
+{
+	const char *value = getenv("FUSE_RING_POOL");
+	char *list = value ? strdup(value) : NULL, *rest = list, *pool;
+
+	while (rest && (pool = strsep(&rest, ",")))
+		read_option(options, "ring_pool", pool);
+	free(list);
+}
+
+static struct fuse_ring_options options_of_environment(bool one_thread)
+{
+	struct fuse_ring_options options = {
+		.size = sizeof(options),
+		/* The server does not know how to answer zero-copied requests. */
+		.auto_best = FUSE_RING_PINNED,
+		.workers = one_thread ? 0 : DEFAULT_WORKERS,
+		.serialize = one_thread,
+		.log = log_line,
+	};
+
+	read_variable(&options, "FUSE_RING", "ring");
+	read_variable(&options, "FUSE_RING_DEPTH", "ring_depth");
+	read_pools(&options);
+	if (!one_thread)
+		read_variable(&options, "FUSE_RING_WORKERS", "ring_workers");
+	if (options.mode == FUSE_RING_ZERO_COPY) {
+		ring_log(&options,
+			 "zero-copy needs a server that is written for it");
+		options.mode = FUSE_RING_AUTO;
+	}
+	return options;
+}
+
+static int libfuse_single(struct fuse_session *se)
+{
+	int (*loop)(struct fuse_session *se);
+
+	loop = (int (*)(struct fuse_session *))dlsym(RTLD_NEXT,
+						     "fuse_session_loop");
+	return loop ? loop(se) : -ENOSYS;
+}
+
+static int libfuse_multi(struct fuse_session *se)
+{
+	int (*loop)(struct fuse_session *se, struct fuse_loop_config *config);
+	struct fuse_loop_config *config = fuse_loop_cfg_create();
+	int result;
+
+	if (!config)
+		return -ENOMEM;
+	loop = (int (*)(struct fuse_session *, struct fuse_loop_config *))
+		dlvsym(RTLD_NEXT, "fuse_session_loop_mt", "FUSE_3.12");
+	result = loop ? loop(se, config) : libfuse_single(se);
+	fuse_loop_cfg_destroy(config);
+	return result;
+}
+
+static int loop_over_rings(struct fuse_session *se, bool one_thread)
+{
+	static const struct session_loops loops = {
+		.single = libfuse_single,
+		.multi = libfuse_multi,
+	};
+	struct fuse_ring_options options = options_of_environment(one_thread);
+
+	return session_loop(se, &options, &loops);
+}
+
+EXPORT int fuse_session_loop(struct fuse_session *se)
+{
+	return loop_over_rings(se, true);
+}
+
+/* Its versions differ in what @config is, which is of no use here. */
+int fuse_session_loop_mt(struct fuse_session *se,
+			 struct fuse_loop_config *config)
+{
+	(void)config;
+	return loop_over_rings(se, false);
+}
+
+int fuse_session_loop_mt_312(struct fuse_session *se,
+			     struct fuse_loop_config *config)
+{
+	return fuse_session_loop_mt(se, config);
+}

@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: LGPL-2.1 OR BSD-2-Clause
+/*
+ * One queue: its memory and its commands, see queue.h.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "queue.h"
+
+static size_t page_align(size_t size)
+{
+	size_t page_size = getpagesize();
+
+	return (size + page_size - 1) / page_size * page_size;
+}
+
+static size_t pool_bytes(const struct queue_pool *pool)
+{
+	return (size_t)pool->buf_size * pool->nr;
+}
+
+static bool is_legacy(const struct queue_layout *layout)
+{
+	return !(layout->flags & RING_BUFRING);
+}
+
+static size_t header_bytes(const struct queue_layout *layout)
+{
+	return layout->depth * sizeof(struct ring_header);
+}
+
+size_t queue_layout_payload_bytes(const struct queue_layout *layout)
+{
+	unsigned int pool;
+	size_t bytes = 0;
+
+	if (is_legacy(layout))
+		return (size_t)layout->max_payload * layout->depth;
+	for (pool = 0; pool < layout->nr_pools; pool++)
+		bytes += pool_bytes(&layout->pool[pool]);
+	return bytes;
+}
+
+size_t queue_layout_pinned_bytes(const struct queue_layout *layout)
+{
+	unsigned int pool;
+	size_t bytes = 0;
+
+	if (layout->flags & RING_PINNED_HEADERS)
+		bytes += page_align(header_bytes(layout));
+	for (pool = 0; pool < layout->nr_pools; pool++)
+		if (layout->flags & RING_PINNED_BUFFERS)
+			bytes += page_align(pool_bytes(&layout->pool[pool]));
+	return bytes;
+}
+
+static int map_anonymous(struct iovec *region, size_t size)
+{
+	void *address;
+
+	address = mmap(NULL, page_align(size), PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (address == MAP_FAILED)
+		return -errno;
+	region->iov_base = address;
+	region->iov_len = page_align(size);
+	return 0;
+}
+
+static void unmap(struct iovec *region)
+{
+	if (region->iov_base)
+		munmap(region->iov_base, region->iov_len);
+	region->iov_base = NULL;
+	region->iov_len = 0;
+}
+
+/* From one buffer of a view to the next */
+static size_t view_stride(const struct queue_pool *pool, uint32_t headroom)
+{
+	return headroom + page_align(pool->buf_size);
+}
+
+/*
+ * The kernel wants the buffers of a pool one right after the other, the
+ * server wants room of its own before each. The same memory is mapped twice.
+ */
+static int map_view(struct iovec *region, struct iovec *view,
+		    const struct queue_pool *pool, uint32_t headroom)
+{
+	size_t stride = view_stride(pool, headroom);
+	unsigned int n;
+	void *address;
+	int fd, err;
+
+	err = map_anonymous(view, stride * pool->nr);
+	if (err)
+		return err;
+	fd = memfd_create("fuse_ring", MFD_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, page_align(pool_bytes(pool))))
+		goto fail;
+	region->iov_len = page_align(pool_bytes(pool));
+	address = mmap(NULL, region->iov_len, PROT_READ | PROT_WRITE,
+		       MAP_SHARED, fd, 0);
+	if (address == MAP_FAILED)
+		goto fail;
+	region->iov_base = address;
+
+	for (n = 0; n < pool->nr; n++) {
+		address = mmap((char *)view->iov_base + n * stride + headroom,
+			       pool->buf_size, PROT_READ | PROT_WRITE,
+			       MAP_SHARED | MAP_FIXED, fd,
+			       (off_t)n * pool->buf_size);
+		if (address == MAP_FAILED)
+			goto fail;
+	}
+	close(fd);
+	return 0;
+
+fail:
+	err = -errno;
+	close(fd);
+	return err;
+}
+
+static int map_pool(struct iovec *region, struct iovec *view,
+		    const struct queue_pool *pool, uint32_t headroom)
+{
+	int err;
+
+	if (headroom && pool->buf_size % getpagesize() == 0)
+		return map_view(region, view, pool, headroom);
+	if (headroom)
+		return -EINVAL;
+	err = map_anonymous(region, pool_bytes(pool));
+	if (!err)
+		/* Page rounding must not add buffers to what was asked for. */
+		*view = (struct iovec) { region->iov_base, 0 };
+	return err;
+}
+
+int queue_memory_map(struct queue_memory *memory,
+		     const struct queue_layout *layout)
+{
+	unsigned int pool;
+	int err;
+
+	memset(memory, 0, sizeof(*memory));
+	err = map_anonymous(&memory->headers, header_bytes(layout));
+	if (!err && is_legacy(layout))
+		err = map_anonymous(&memory->view[0],
+				    (layout->headroom +
+				     page_align(layout->max_payload)) *
+				    layout->depth);
+	for (pool = 0; !err && !is_legacy(layout) && pool < layout->nr_pools;
+	     pool++)
+		err = map_pool(&memory->pool[pool], &memory->view[pool],
+			       &layout->pool[pool], layout->headroom);
+	if (err)
+		queue_memory_unmap(memory);
+	return err;
+}
+
+void queue_memory_unmap(struct queue_memory *memory)
+{
+	unsigned int pool;
+
+	unmap(&memory->headers);
+	for (pool = 0; pool < RING_MAX_POOLS; pool++) {
+		/* Without headroom it is only another name of the pool. */
+		if (memory->view[pool].iov_len)
+			unmap(&memory->view[pool]);
+		unmap(&memory->pool[pool]);
+		memory->view[pool].iov_base = NULL;
+	}
+}
+
+struct ring_header *queue_memory_header(const struct queue_memory *memory,
+					unsigned int slot)
+{
+	return (struct ring_header *)memory->headers.iov_base + slot;
+}
+
+static void *pool_buffer(const struct queue_memory *memory,
+			 const struct queue_layout *layout, unsigned int pool,
+			 unsigned int n)
+{
+	const struct queue_pool *p = &layout->pool[pool];
+	char *view = memory->view[pool].iov_base;
+
+	if (!layout->headroom)
+		return view + (size_t)n * p->buf_size;
+	return view + n * view_stride(p, layout->headroom) + layout->headroom;
+}
+
+void *queue_memory_payload(const struct queue_memory *memory,
+			   const struct queue_layout *layout,
+			   unsigned int slot, uint16_t buf_id, size_t *size)
+{
+	unsigned int pool, n = buf_id;
+
+	if (is_legacy(layout)) {
+		*size = layout->max_payload;
+		return (char *)memory->view[0].iov_base + layout->headroom +
+		       slot * (layout->headroom +
+			       page_align(layout->max_payload));
+	}
+	*size = 0;
+	if (buf_id == RING_NO_BUFFER)
+		return NULL;
+	for (pool = 0; pool < layout->nr_pools; pool++) {
+		if (n < layout->pool[pool].nr) {
+			*size = layout->pool[pool].buf_size;
+			return pool_buffer(memory, layout, pool, n);
+		}
+		n -= layout->pool[pool].nr;
+	}
+	*size = SIZE_MAX;
+	return NULL;
+}
+
+void queue_fill_register(struct queue_register *reg,
+			 const struct queue_layout *layout,
+			 const struct queue_memory *memory, uint16_t qid,
+			 uint16_t slot)
+{
+	unsigned int pool;
+
+	memset(reg, 0, sizeof(*reg));
+	reg->slot = slot;
+	reg->command.qid = qid;
+	reg->command.flags = layout->flags;
+	if (is_legacy(layout)) {
+		reg->nr_iov = 2;
+		reg->iov[0].iov_base = queue_memory_header(memory, slot);
+		reg->iov[0].iov_len = sizeof(struct ring_header);
+		reg->iov[1].iov_base = queue_memory_payload(memory, layout,
+							    slot, 0,
+							    &reg->iov[1].iov_len);
+		return;
+	}
+	reg->nr_iov = 1 + layout->nr_pools;
+	reg->command.init.max_queue_depth = layout->depth;
+	reg->command.init.nr_extra_pools = layout->nr_pools - 1;
+	reg->command.init.buf_size = layout->pool[0].buf_size;
+	reg->iov[0].iov_base = memory->headers.iov_base;
+	reg->iov[0].iov_len = memory->headers.iov_len;
+	for (pool = 0; pool < layout->nr_pools; pool++) {
+		if (pool)
+			reg->command.init.extra_buf_size[pool - 1] =
+				layout->pool[pool].buf_size;
+		reg->iov[1 + pool].iov_base = memory->pool[pool].iov_base;
+		reg->iov[1 + pool].iov_len = pool_bytes(&layout->pool[pool]);
+	}
+}
+
+struct ring_command *queue_prep_command(struct io_uring_sqe *sqe, int dev_fd,
+					uint32_t command)
+{
+	/* liburing 2.3 has no name for the command area of SQE128. */
+	char *area = (char *)sqe + 2 * sizeof(*sqe) - RING_COMMAND_AREA;
+
+	io_uring_prep_rw(IORING_OP_URING_CMD, sqe, dev_fd, NULL, 0, 0);
+	sqe->cmd_op = command;
+	sqe->__pad1 = 0;
+	return memset(area, 0, RING_COMMAND_AREA);
+}
+
+void queue_prep_register(struct io_uring_sqe *sqe, int dev_fd,
+			 const struct queue_register *reg)
+{
+	*queue_prep_command(sqe, dev_fd, RING_COMMAND_REGISTER) = reg->command;
+	sqe->addr = (uintptr_t)reg->iov;
+	sqe->len = reg->nr_iov;
+	sqe->buf_index = reg->slot;
+}
+
+void queue_prep_commit(struct io_uring_sqe *sqe, int dev_fd, uint16_t qid,
+		       uint64_t commit_id)
+{
+	struct ring_command *command;
+
+	command = queue_prep_command(sqe, dev_fd,
+				     RING_COMMAND_COMMIT_AND_FETCH);
+	command->qid = qid;
+	command->commit_id = commit_id;
+}
+
+void queue_prep_transfer(struct io_uring_sqe *sqe, uint32_t opcode,
+			 uint16_t slot, uint64_t from, int fd, uint64_t offset,
+			 size_t len)
+{
+	if (opcode == FUSE_READ)
+		io_uring_prep_read_fixed(sqe, fd, NULL, len, offset, slot);
+	else
+		io_uring_prep_write_fixed(sqe, fd, NULL, len, offset, slot);
+	/* The client's pages start at address 0 of the fixed buffer. */
+	sqe->addr = from;
+}
+
+void queue_fill_reply(struct ring_header *header, uint64_t unique, int error,
+		      size_t payload_sz)
+{
+	struct fuse_out_header out = {
+		.len = sizeof(out) + payload_sz,
+		.error = error,
+		.unique = unique,
+	};
+
+	memcpy(header->in_out, &out, sizeof(out));
+	header->entry.payload_sz = payload_sz;
+}

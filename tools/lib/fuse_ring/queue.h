@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: LGPL-2.1 OR BSD-2-Clause */
+/*
+ * One queue: its io_uring, its memory, and the commands that travel between
+ * it and the kernel. No threads, no waiting, no policy: the library puts them
+ * on top, and so do the kernel's selftests.
+ *
+ * All functions of one queue belong to one thread at a time.
+ */
+#ifndef FUSE_RING_QUEUE_H
+#define FUSE_RING_QUEUE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+#include <liburing.h>
+
+#include "ring_uapi.h"
+
+struct queue_pool {
+	uint32_t buf_size;
+	uint32_t nr;
+};
+
+/* What a queue is like, before and after it is registered */
+struct queue_layout {
+	uint64_t flags;		/* of REGISTER; 0: the legacy way */
+	uint16_t depth;		/* header slots */
+	unsigned int nr_pools;
+	struct queue_pool pool[RING_MAX_POOLS];
+	uint32_t max_payload;	/* the connection's largest */
+	/*
+	 * Bytes before each payload buffer that are the server's own, a
+	 * multiple of the page size: what is written there continues in the
+	 * payload. 0 for none.
+	 */
+	uint32_t headroom;
+};
+
+struct queue_memory {
+	struct iovec headers;
+	struct iovec pool[RING_MAX_POOLS];	/* as the kernel sees them */
+	/* as the server sees them: each buffer after its headroom */
+	struct iovec view[RING_MAX_POOLS];
+};
+
+/* Everything that one REGISTER says */
+struct queue_register {
+	struct ring_command command;
+	uint16_t slot;
+	unsigned int nr_iov;
+	struct iovec iov[1 + RING_MAX_POOLS];
+};
+
+/* Bytes of payload buffers the queue has */
+size_t queue_layout_payload_bytes(const struct queue_layout *layout);
+/* Bytes that count against RLIMIT_MEMLOCK */
+size_t queue_layout_pinned_bytes(const struct queue_layout *layout);
+
+/* Maps it; -ENOMEM if there is none. */
+int queue_memory_map(struct queue_memory *memory,
+		     const struct queue_layout *layout);
+void queue_memory_unmap(struct queue_memory *memory);
+
+struct ring_header *queue_memory_header(const struct queue_memory *memory,
+					unsigned int slot);
+/*
+ * The payload buffer that an entry header names, NULL for none. -> @size; a
+ * name that does not exist gives NULL and a @size of SIZE_MAX.
+ */
+void *queue_memory_payload(const struct queue_memory *memory,
+			   const struct queue_layout *layout,
+			   unsigned int slot, uint16_t buf_id, size_t *size);
+
+/* What a REGISTER for this slot has to say */
+void queue_fill_register(struct queue_register *reg,
+			 const struct queue_layout *layout,
+			 const struct queue_memory *memory, uint16_t qid,
+			 uint16_t slot);
+
+/*
+ * The SQEs. A command area has SQE128's 80 bytes; the caller sets user_data.
+ */
+struct ring_command *queue_prep_command(struct io_uring_sqe *sqe, int dev_fd,
+					uint32_t command);
+void queue_prep_register(struct io_uring_sqe *sqe, int dev_fd,
+			 const struct queue_register *reg);
+void queue_prep_commit(struct io_uring_sqe *sqe, int dev_fd, uint16_t qid,
+		       uint64_t commit_id);
+/* READ_FIXED or WRITE_FIXED, @from so many bytes into the client's data */
+void queue_prep_transfer(struct io_uring_sqe *sqe, uint32_t opcode,
+			 uint16_t slot, uint64_t from, int fd, uint64_t offset,
+			 size_t len);
+
+/* Fills the reply's headers in. */
+void queue_fill_reply(struct ring_header *header, uint64_t unique, int error,
+		      size_t payload_sz);
+
+#endif

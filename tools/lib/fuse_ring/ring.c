@@ -1,0 +1,1166 @@
+// SPDX-License-Identifier: LGPL-2.1 OR BSD-2-Clause
+/*
+ * The transport: one thread and one io_uring per queue, requests in, replies
+ * out.
+ *
+ * A queue's io_uring is only touched by the queue's thread. A reply that
+ * another thread gives is put on the queue's list of answered requests, and
+ * the thread is woken through an eventfd.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "ring.h"
+
+/* In the low bits of user_data, below the address of the request */
+enum completion {
+	COMMAND_DONE,		/* REGISTER or COMMIT_AND_FETCH */
+	TRANSFER_DONE,		/* READ_FIXED or WRITE_FIXED, if it went wrong */
+	FILE_DONE,		/* READ or WRITE of the payload buffer */
+	WOKEN,			/* by another thread */
+};
+
+#define COMPLETION_MASK 3
+
+/* SQEs; they are submitted before they are more. */
+#define MAX_SQES 1024
+
+/* What a thread is told to do next, and has done */
+enum phase {
+	PREPARE,
+	REGISTER,
+	RUN,
+};
+
+struct ring_queue {
+	struct fuse_ring *ring;
+	unsigned int qid;
+	pthread_t thread;
+	bool has_thread;
+
+	/* under ring->lock, with ring->phase_changed */
+	enum phase wanted;
+	enum phase reached;
+	int error;		/* why it was not reached */
+
+	enum fuse_ring_mode mode;
+	struct queue_layout layout;
+	struct queue_memory memory;
+	struct io_uring uring;
+	bool has_uring;
+	bool has_fixed_buffers;
+	struct fuse_ring_req *reqs;	/* by slot */
+	uint32_t generation;
+	/* requests that came while entries were being registered */
+	struct fuse_ring_req *early;
+
+	int event_fd;
+	_Atomic(struct fuse_ring_req *) answered;
+	/* files that RWF_NOWAIT does not work with, by number */
+	int blocking_files[64];
+};
+
+struct fuse_ring {
+	struct fuse_ring_connection connection;
+	struct fuse_ring_options options;
+	uint32_t headroom;
+	fuse_ring_handler handler;
+	void *data;
+	enum fuse_ring_mode mode;
+	char why_not_more[160];
+	atomic_bool stopping;
+	bool stopped;
+	pthread_mutex_t lock;
+	pthread_cond_t phase_changed;
+	pthread_mutex_t handler_lock;	/* for options.serialize */
+	struct workers workers;
+	unsigned int nr_queues;
+	struct ring_queue queues[];
+};
+
+static __thread struct ring_queue *this_queue;
+
+/*
+ * Commands
+ */
+
+static struct io_uring_sqe *get_sqe(struct ring_queue *queue)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&queue->uring);
+
+	while (!sqe) {
+		/* Only -EBUSY and -EAGAIN, which pass, can be in the way. */
+		io_uring_submit(&queue->uring);
+		sqe = io_uring_get_sqe(&queue->uring);
+	}
+	return sqe;
+}
+
+static void set_completion(struct io_uring_sqe *sqe, struct fuse_ring_req *req,
+			   enum completion completion)
+{
+	sqe->user_data = (uintptr_t)req | completion;
+}
+
+static void prepare_commit(struct fuse_ring_req *req)
+{
+	struct ring_queue *queue = req->queue;
+	struct io_uring_sqe *sqe = get_sqe(queue);
+
+	queue_fill_reply(req->header, req->in.unique, req->error,
+			 req->reply_len);
+	queue_prep_commit(sqe, queue->ring->connection.dev_fd, queue->qid,
+			  req->commit_id);
+	set_completion(sqe, req, COMMAND_DONE);
+}
+
+/* The data of the reply when so many bytes of the file were moved */
+static void fill_moved(struct fuse_ring_req *req, size_t len)
+{
+	struct fuse_write_out *out = req->payload;
+
+	req->error = 0;
+	req->reply_len = len;
+	if (req->in.opcode == FUSE_WRITE) {
+		*out = (struct fuse_write_out) { .size = len };
+		req->reply_len = sizeof(*out);
+	}
+}
+
+/*
+ * The commit follows by itself when all of the data was transferred. If not,
+ * the kernel cancels it, and only the transfer completes.
+ */
+static void prepare_transfer_and_commit(struct fuse_ring_req *req)
+{
+	struct ring_queue *queue = req->queue;
+	struct io_uring_sqe *sqe;
+
+	/* Linked commands have to be submitted together. */
+	while (io_uring_sq_space_left(&queue->uring) < 2)
+		io_uring_submit(&queue->uring);
+	sqe = get_sqe(queue);
+	queue_prep_transfer(sqe, req->in.opcode, req->slot, 0, req->fd,
+			    req->offset, req->len);
+	sqe->flags |= IOSQE_IO_LINK | IOSQE_CQE_SKIP_SUCCESS;
+	set_completion(sqe, req, TRANSFER_DONE);
+	fill_moved(req, req->len);
+	prepare_commit(req);
+}
+
+/* The rest of what the file has to give or take */
+static void prepare_file(struct fuse_ring_req *req)
+{
+	struct io_uring_sqe *sqe = get_sqe(req->queue);
+	char *data = (char *)req->payload + req->done;
+
+	if (req->in.opcode == FUSE_READ)
+		io_uring_prep_read(sqe, req->fd, data, req->len - req->done,
+				   req->offset + req->done);
+	else
+		io_uring_prep_write(sqe, req->fd, data, req->len - req->done,
+				    req->offset + req->done);
+	set_completion(sqe, req, FILE_DONE);
+}
+
+/* In the queue's thread, when handler and reply are through with it */
+static void send_answer(struct fuse_ring_req *req)
+{
+	if (req->fd < 0)
+		prepare_commit(req);
+	else if (req->zero_copied)
+		prepare_transfer_and_commit(req);
+	else
+		prepare_file(req);
+}
+
+static void wake(struct ring_queue *queue)
+{
+	/* It can only fail where the thread has long been woken. */
+	eventfd_write(queue->event_fd, 1);
+}
+
+static void req_put(struct fuse_ring_req *req)
+{
+	struct ring_queue *queue = req->queue;
+	struct fuse_ring_req *before;
+
+	if (atomic_fetch_sub(&req->holders, 1) != 1)
+		return;
+	if (this_queue == queue) {
+		send_answer(req);
+		return;
+	}
+	before = atomic_load(&queue->answered);
+	do {
+		req->next = before;
+	} while (!atomic_compare_exchange_weak(&queue->answered, &before, req));
+	/* Who put the first one there has woken it, or is about to. */
+	if (!before)
+		wake(queue);
+}
+
+/*
+ * Requests
+ */
+
+void ring_begin_handler(struct fuse_ring *ring)
+{
+	if (ring->options.serialize)
+		pthread_mutex_lock(&ring->handler_lock);
+}
+
+void ring_end_handler(struct fuse_ring *ring)
+{
+	if (ring->options.serialize)
+		pthread_mutex_unlock(&ring->handler_lock);
+}
+
+static void run_handler(struct fuse_ring_req *req)
+{
+	struct fuse_ring *ring = req->queue->ring;
+
+	ring_begin_handler(ring);
+	ring->handler(req, ring->data);
+	ring_end_handler(ring);
+	req_put(req);
+}
+
+static void run_work(struct work *work)
+{
+	run_handler((struct fuse_ring_req *)
+		    ((char *)work - offsetof(struct fuse_ring_req, work)));
+}
+
+static void dispatch(struct fuse_ring_req *req)
+{
+	const struct fuse_ring_options *options = &req->queue->ring->options;
+	/* It may wait for another request of the same queue. */
+	bool waits = req->in.opcode == FUSE_SETLKW && !options->serialize;
+	int err;
+
+	if (!waits && !options->workers) {
+		run_handler(req);
+		return;
+	}
+	err = workers_give(&req->queue->ring->workers, &req->work, waits);
+	if (!err)
+		return;
+	if (waits) {
+		atomic_store(&req->holders, 1);
+		fuse_ring_reply(req, -ENOLCK, NULL, 0);
+	} else {
+		run_handler(req);
+	}
+}
+
+static void take_request(struct fuse_ring_req *req)
+{
+	struct ring_queue *queue = req->queue;
+	const struct ring_entry_header *entry = &req->header->entry;
+
+	memcpy(&req->in, req->header->in_out, sizeof(req->in));
+	atomic_store(&req->unique, req->in.unique);
+	req->commit_id = entry->commit_id;
+	req->zero_copied = entry->flags & RING_ENTRY_ZERO_COPY;
+	req->used = entry->payload_sz;
+	req->payload = queue_memory_payload(&queue->memory, &queue->layout,
+					    req->slot, entry->buf_id,
+					    &req->room);
+	if (!req->payload && req->room) {
+		ring_log(&queue->ring->options,
+			 "queue %u: the kernel names buffer %u, which does not exist",
+			 queue->qid, entry->buf_id);
+		req->room = 0;
+	}
+	req->zero_copy_open = false;
+	req->error = 0;
+	req->reply_len = 0;
+	req->fd = -1;
+	req->done = 0;
+	atomic_store(&req->holders, 2);
+	queue->generation = (queue->generation + 1) & 0x7fffffff;
+	atomic_store(&req->cookie, RING_COOKIE |
+		     (uint64_t)queue->generation << 32 |
+		     (uint64_t)queue->qid << 16 | req->slot);
+}
+
+/* The connection is gone, or going. */
+static bool is_end(int error)
+{
+	return error == -ENOTCONN || error == -ECONNABORTED ||
+	       error == -ECANCELED || error == -EINTR;
+}
+
+static void command_done(struct fuse_ring_req *req, int result)
+{
+	struct ring_queue *queue = req->queue;
+
+	if (result >= 0) {
+		take_request(req);
+		dispatch(req);
+	} else if (!is_end(result)) {
+		ring_log(&queue->ring->options,
+			 "queue %u: the kernel gave entry %u back: %s",
+			 queue->qid, req->slot, strerror(-result));
+	}
+}
+
+static void reply_moved(struct fuse_ring_req *req, int error, size_t len)
+{
+	fill_moved(req, len);
+	if (error) {
+		req->error = error;
+		req->reply_len = 0;
+	}
+	prepare_commit(req);
+}
+
+static void file_done(struct fuse_ring_req *req, int result)
+{
+	if (result > 0) {
+		req->done += result;
+		if (req->done < req->len) {
+			prepare_file(req);
+			return;
+		}
+	}
+	/* What was moved before an error counts, as it does for read(). */
+	reply_moved(req, req->done ? 0 : result < 0 ? result : 0, req->done);
+}
+
+static void take_answered(struct ring_queue *queue)
+{
+	struct fuse_ring_req *req, *next, *oldest = NULL;
+	eventfd_t ignored;
+
+	eventfd_read(queue->event_fd, &ignored);
+	req = atomic_exchange(&queue->answered, NULL);
+	for (; req; req = next) {
+		next = req->next;
+		req->next = oldest;
+		oldest = req;
+	}
+	for (req = oldest; req; req = next) {
+		next = req->next;
+		send_answer(req);
+	}
+}
+
+static void prepare_wake(struct ring_queue *queue)
+{
+	struct io_uring_sqe *sqe = get_sqe(queue);
+
+	io_uring_prep_poll_multishot(sqe, queue->event_fd, POLLIN);
+	set_completion(sqe, NULL, WOKEN);
+}
+
+static void complete(struct ring_queue *queue, uint64_t user_data, int result,
+		     unsigned int flags)
+{
+	struct fuse_ring_req *req;
+
+	req = (void *)(uintptr_t)(user_data & ~(uint64_t)COMPLETION_MASK);
+	switch ((enum completion)(user_data & COMPLETION_MASK)) {
+	case COMMAND_DONE:
+		command_done(req, result);
+		break;
+	case TRANSFER_DONE:
+		reply_moved(req, result < 0 ? result : 0,
+			    result < 0 ? 0 : result);
+		break;
+	case FILE_DONE:
+		file_done(req, result);
+		break;
+	case WOKEN:
+		take_answered(queue);
+		if (!(flags & IORING_CQE_F_MORE))
+			prepare_wake(queue);
+		break;
+	}
+}
+
+static void complete_all(struct ring_queue *queue)
+{
+	struct io_uring_cqe *cqe;
+	unsigned int flags;
+	uint64_t user_data;
+	int result;
+
+	while (!io_uring_peek_cqe(&queue->uring, &cqe)) {
+		user_data = cqe->user_data;
+		result = cqe->res;
+		flags = cqe->flags;
+		io_uring_cqe_seen(&queue->uring, cqe);
+		complete(queue, user_data, result, flags);
+	}
+}
+
+static void run_queue(struct ring_queue *queue)
+{
+	struct fuse_ring *ring = queue->ring;
+	struct fuse_ring_req *req, *next;
+	int n;
+
+	prepare_wake(queue);
+	for (req = queue->early; req; req = next) {
+		next = req->next;
+		take_request(req);
+		dispatch(req);
+	}
+	while (!atomic_load(&ring->stopping)) {
+		n = io_uring_submit_and_wait(&queue->uring, 1);
+		if (n < 0 && n != -EINTR && n != -EAGAIN && n != -EBUSY) {
+			ring_log(&ring->options, "queue %u: io_uring: %s",
+				 queue->qid, strerror(-n));
+			return;
+		}
+		complete_all(queue);
+	}
+}
+
+/*
+ * Modes
+ */
+
+static uint64_t mode_flags(const struct fuse_ring_options *options,
+			   enum fuse_ring_mode mode)
+{
+	switch (mode) {
+	case FUSE_RING_ZERO_COPY:
+		return RING_PINNED_FLAGS | RING_ZERO_COPY |
+		       (options->zero_copy_all ? 0 : RING_ZERO_COPY_OPT_IN);
+	case FUSE_RING_PINNED:
+		return RING_PINNED_FLAGS;
+	case FUSE_RING_BUFRING:
+		return RING_BUFRING;
+	default:
+		return 0;
+	}
+}
+
+static uint32_t page_align(uint32_t size)
+{
+	uint32_t page_size = getpagesize();
+
+	return (size + page_size - 1) / page_size * page_size;
+}
+
+static uint32_t largest_payload(const struct fuse_ring_connection *connection)
+{
+	uint32_t largest = FUSE_MIN_READ_BUFFER;
+
+	if (largest < connection->max_write)
+		largest = connection->max_write;
+	if (largest < connection->max_pages * getpagesize())
+		largest = connection->max_pages * getpagesize();
+	return page_align(largest);
+}
+
+/* Many small buffers and a few of the largest size, unless told otherwise */
+static void default_pools(struct queue_layout *layout)
+{
+	unsigned int few = layout->depth < 4 ? layout->depth : 4;
+	uint32_t page_size = getpagesize();
+
+	layout->nr_pools = 0;
+	if (layout->depth > few)
+		layout->pool[layout->nr_pools++] =
+			(struct queue_pool) { page_size, layout->depth };
+	layout->pool[layout->nr_pools++] =
+		(struct queue_pool) { layout->max_payload, few };
+}
+
+static void choose_layout(struct ring_queue *queue, enum fuse_ring_mode mode)
+{
+	const struct fuse_ring_options *options = &queue->ring->options;
+	struct queue_layout *layout = &queue->layout;
+	unsigned int pool;
+
+	layout->flags = mode_flags(options, mode);
+	layout->depth = options->depth;
+	layout->max_payload = largest_payload(&queue->ring->connection);
+	layout->headroom = queue->ring->headroom;
+	layout->nr_pools = options->nr_pools;
+	if (!options->nr_pools) {
+		default_pools(layout);
+		return;
+	}
+	for (pool = 0; pool < options->nr_pools; pool++) {
+		layout->pool[pool].buf_size =
+			page_align(options->pool[pool].buf_size);
+		layout->pool[pool].nr = options->pool[pool].nr;
+	}
+	if (layout->pool[pool - 1].buf_size < layout->max_payload)
+		layout->pool[pool - 1].buf_size = layout->max_payload;
+}
+
+/* Memory for a mode; the pools serve every mode but the legacy one. */
+static int set_mode(struct ring_queue *queue, enum fuse_ring_mode mode)
+{
+	bool was_legacy = queue->mode == FUSE_RING_LEGACY;
+
+	queue->mode = mode;
+	choose_layout(queue, mode);
+	if (queue->memory.headers.iov_base) {
+		if (was_legacy == (mode == FUSE_RING_LEGACY))
+			return 0;
+		queue_memory_unmap(&queue->memory);
+	}
+	return queue_memory_map(&queue->memory, &queue->layout);
+}
+
+static void init_reqs(struct ring_queue *queue)
+{
+	unsigned int slot;
+
+	for (slot = 0; slot < queue->layout.depth; slot++) {
+		queue->reqs[slot].queue = queue;
+		queue->reqs[slot].slot = slot;
+		queue->reqs[slot].header =
+			queue_memory_header(&queue->memory, slot);
+	}
+}
+
+/* -> what the kernel said, or 0 if the command is pending */
+static int submit_and_look(struct ring_queue *queue)
+{
+	struct io_uring_cqe *cqe;
+	int refused = 0, n;
+
+	n = io_uring_submit_and_get_events(&queue->uring);
+	if (n < 0)
+		return n;
+	while (!io_uring_peek_cqe(&queue->uring, &cqe)) {
+		struct fuse_ring_req *req = (void *)(uintptr_t)cqe->user_data;
+
+		if (cqe->res < 0) {
+			refused = cqe->res;
+		} else {
+			req->next = queue->early;
+			queue->early = req;
+		}
+		io_uring_cqe_seen(&queue->uring, cqe);
+	}
+	return refused;
+}
+
+static int register_slot(struct ring_queue *queue, unsigned int slot)
+{
+	struct io_uring_sqe *sqe = get_sqe(queue);
+	struct queue_register reg;
+
+	queue_fill_register(&reg, &queue->layout, &queue->memory, queue->qid,
+			    slot);
+	queue_prep_register(sqe, queue->ring->connection.dev_fd, &reg);
+	set_completion(sqe, &queue->reqs[slot], COMMAND_DONE);
+	return submit_and_look(queue);
+}
+
+/*
+ * Says to the kernel that this server gives up on io-uring: a legacy REGISTER
+ * without memory fails, and turns it off.
+ */
+static void give_up(struct ring_queue *queue)
+{
+	struct io_uring_sqe *sqe = get_sqe(queue);
+
+	queue_prep_command(sqe, queue->ring->connection.dev_fd,
+			   RING_COMMAND_REGISTER)->qid = queue->qid;
+	set_completion(sqe, &queue->reqs[0], COMMAND_DONE);
+	submit_and_look(queue);
+}
+
+/* Every slot; the queue works as soon as it has one. */
+static int register_slots(struct ring_queue *queue)
+{
+	unsigned int slot;
+	int err;
+
+	if (queue->mode == FUSE_RING_ZERO_COPY && !queue->has_fixed_buffers) {
+		err = io_uring_register_buffers_sparse(&queue->uring,
+						       queue->layout.depth);
+		if (err)
+			return err == -EPERM ? err : -ENOMEM;
+		queue->has_fixed_buffers = true;
+	}
+	for (slot = 0; slot < queue->layout.depth; slot++) {
+		err = register_slot(queue, slot);
+		if (!err)
+			continue;
+		if (!slot)
+			return err;
+		ring_log(&queue->ring->options,
+			 "queue %u: only %u of %u entries: %s", queue->qid,
+			 slot, queue->layout.depth, strerror(-err));
+		break;
+	}
+	return 0;
+}
+
+static void note_why(struct ring_queue *queue, enum fuse_ring_mode mode, int err)
+{
+	struct fuse_ring *ring = queue->ring;
+	const char *name = fuse_ring_mode_name(mode);
+	struct rlimit limit = {};
+
+	/* The first one is the mode that was wanted most. */
+	if (ring->why_not_more[0])
+		return;
+	if (mode == FUSE_RING_ZERO_COPY && err == -EPERM) {
+		snprintf(ring->why_not_more, sizeof(ring->why_not_more),
+			 "%s needs CAP_SYS_ADMIN", name);
+	} else if (mode >= FUSE_RING_PINNED && err == -ENOMEM) {
+		getrlimit(RLIMIT_MEMLOCK, &limit);
+		snprintf(ring->why_not_more, sizeof(ring->why_not_more),
+			 "%s needs %zu KiB of locked memory in each of %u queues, RLIMIT_MEMLOCK is %llu KiB",
+			 name, queue_layout_pinned_bytes(&queue->layout) / 1024,
+			 ring->nr_queues,
+			 (unsigned long long)limit.rlim_cur / 1024);
+	} else {
+		snprintf(ring->why_not_more, sizeof(ring->why_not_more),
+			 "%s: %s", name, strerror(-err));
+	}
+}
+
+/* The mode below, if the kernel lets a server try again after this error */
+static enum fuse_ring_mode next_mode(const struct ring_queue *queue,
+				     enum fuse_ring_mode mode, int err)
+{
+	if (queue->ring->options.mode != FUSE_RING_AUTO ||
+	    mode == FUSE_RING_LEGACY || (err != -EPERM && err != -ENOMEM))
+		return FUSE_RING_OFF;
+	return mode - 1;
+}
+
+static int register_queue(struct ring_queue *queue)
+{
+	enum fuse_ring_mode mode = queue->ring->mode, lower;
+	int err;
+
+	for (;;) {
+		err = set_mode(queue, mode);
+		if (!err) {
+			init_reqs(queue);
+			err = register_slots(queue);
+		}
+		if (!err)
+			return 0;
+		pthread_mutex_lock(&queue->ring->lock);
+		note_why(queue, mode, err);
+		pthread_mutex_unlock(&queue->ring->lock);
+		lower = next_mode(queue, mode, err);
+		if (lower == FUSE_RING_OFF)
+			break;
+		mode = lower;
+	}
+	give_up(queue);
+	return err;
+}
+
+static int prepare_queue(struct ring_queue *queue)
+{
+	struct io_uring_params params = {
+		.flags = IORING_SETUP_SQE128 | IORING_SETUP_SINGLE_ISSUER |
+			 IORING_SETUP_DEFER_TASKRUN,
+	};
+	unsigned int depth = queue->ring->options.depth;
+	unsigned int sqes = depth * 2 + 2 < MAX_SQES ? depth * 2 + 2 : MAX_SQES;
+	int err;
+
+	queue->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (queue->event_fd < 0)
+		return -errno;
+	queue->reqs = calloc(depth, sizeof(*queue->reqs));
+	if (!queue->reqs)
+		return -ENOMEM;
+	err = set_mode(queue, queue->ring->mode);
+	if (err)
+		return err;
+	err = io_uring_queue_init_params(sqes, &queue->uring, &params);
+	if (err)
+		return err;
+	queue->has_uring = true;
+	/* What fails here only makes system calls a little slower. */
+	io_uring_register_ring_fd(&queue->uring);
+	/* A child must not keep the connection alive. */
+	io_uring_ring_dontfork(&queue->uring);
+	return 0;
+}
+
+/*
+ * Threads
+ */
+
+/* Tells that a phase ended, waits until the next one is wanted. */
+static bool reach(struct ring_queue *queue, enum phase phase, int error)
+{
+	struct fuse_ring *ring = queue->ring;
+
+	pthread_mutex_lock(&ring->lock);
+	queue->reached = phase;
+	queue->error = error;
+	pthread_cond_broadcast(&ring->phase_changed);
+	while (queue->wanted == phase && !atomic_load(&ring->stopping))
+		pthread_cond_wait(&ring->phase_changed, &ring->lock);
+	pthread_mutex_unlock(&ring->lock);
+	return !error && !atomic_load(&ring->stopping);
+}
+
+static void *queue_thread(void *arg)
+{
+	struct ring_queue *queue = arg;
+
+	this_queue = queue;
+	if (reach(queue, PREPARE, prepare_queue(queue)) &&
+	    reach(queue, REGISTER, register_queue(queue)))
+		run_queue(queue);
+	/* Ends what the kernel does with the server's memory. */
+	if (queue->has_uring)
+		io_uring_queue_exit(&queue->uring);
+	return NULL;
+}
+
+/* @last: one more than the last queue. -> the first error */
+static int want(struct fuse_ring *ring, unsigned int first, unsigned int last,
+		enum phase phase)
+{
+	unsigned int n;
+	int err = 0;
+
+	pthread_mutex_lock(&ring->lock);
+	for (n = first; n < last; n++)
+		ring->queues[n].wanted = phase;
+	pthread_cond_broadcast(&ring->phase_changed);
+	/* There is nothing to wait for where they run. */
+	for (n = first; phase != RUN && n < last; n++) {
+		while (ring->queues[n].reached != phase)
+			pthread_cond_wait(&ring->phase_changed, &ring->lock);
+		if (!err)
+			err = ring->queues[n].error;
+	}
+	pthread_mutex_unlock(&ring->lock);
+	return err;
+}
+
+static int start_threads(struct fuse_ring *ring)
+{
+	sigset_t all, before;
+	unsigned int n;
+	int err = 0;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	for (n = 0; n < ring->nr_queues && !err; n++) {
+		err = -pthread_create(&ring->queues[n].thread, NULL,
+				      queue_thread, &ring->queues[n]);
+		ring->queues[n].has_thread = !err;
+	}
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return err;
+}
+
+/* The kernel has a queue for every CPU there can be. */
+static unsigned int possible_cpus(void)
+{
+	FILE *file = fopen("/sys/devices/system/cpu/possible", "re");
+	unsigned int first, last, cpus = 0;
+	int n, c;
+
+	while (file) {
+		n = fscanf(file, "%u-%u", &first, &last);
+		if (n < 1)
+			break;
+		cpus = (n == 2 ? last : first) + 1;
+		c = fgetc(file);
+		if (c != ',')
+			break;
+	}
+	if (file)
+		fclose(file);
+	if (!cpus)
+		cpus = sysconf(_SC_NPROCESSORS_CONF);
+	return cpus;
+}
+
+/* The mode to begin with */
+static int best_mode(const struct fuse_ring_connection *connection,
+		     const struct fuse_ring_options *options,
+		     enum fuse_ring_mode *mode)
+{
+	bool bufring = connection->kernel_flags & RING_HAS_BUFRING;
+
+	*mode = options->mode;
+	if (*mode == FUSE_RING_AUTO) {
+		*mode = options->auto_best ?: FUSE_RING_ZERO_COPY;
+		if (!bufring && *mode > FUSE_RING_LEGACY)
+			*mode = FUSE_RING_LEGACY;
+	}
+	if (*mode == FUSE_RING_OFF ||
+	    !(connection->kernel_flags & RING_OVER_IO_URING) ||
+	    (*mode > FUSE_RING_LEGACY && !bufring))
+		return -EOPNOTSUPP;
+	return 0;
+}
+
+static struct fuse_ring *ring_alloc(unsigned int nr_queues)
+{
+	struct fuse_ring *ring;
+	unsigned int n;
+
+	ring = calloc(1, sizeof(*ring) + nr_queues * sizeof(ring->queues[0]));
+	if (!ring)
+		return NULL;
+	if (workers_init(&ring->workers, 0, run_work)) {
+		free(ring);
+		return NULL;
+	}
+	pthread_mutex_init(&ring->lock, NULL);
+	pthread_mutex_init(&ring->handler_lock, NULL);
+	pthread_cond_init(&ring->phase_changed, NULL);
+	ring->nr_queues = nr_queues;
+	for (n = 0; n < nr_queues; n++) {
+		ring->queues[n].ring = ring;
+		ring->queues[n].qid = n;
+		ring->queues[n].event_fd = -1;
+		ring->queues[n].reached = RUN;	/* nothing yet */
+		memset(ring->queues[n].blocking_files, 0xff,
+		       sizeof(ring->queues[n].blocking_files));
+	}
+	return ring;
+}
+
+int ring_prepare(struct fuse_ring **result,
+		 const struct fuse_ring_connection *connection,
+		 const struct fuse_ring_options *given, uint32_t headroom,
+		 fuse_ring_handler handler, void *data)
+{
+	struct fuse_ring_options options = ring_options_or_default(given);
+	enum fuse_ring_mode mode;
+	struct fuse_ring *ring;
+	int err;
+
+	*result = NULL;
+	if (options.depth > 65535 || options.nr_pools > FUSE_RING_MAX_POOLS)
+		return -EINVAL;
+	err = best_mode(connection, &options, &mode);
+	if (err)
+		return err;
+	ring = ring_alloc(possible_cpus());
+	if (!ring)
+		return -ENOMEM;
+	ring->connection = *connection;
+	ring->options = options;
+	ring->headroom = headroom;
+	ring->handler = handler;
+	ring->data = data;
+	ring->mode = mode;
+	ring->workers.max = options.workers;
+	if (!(connection->kernel_flags & RING_HAS_BUFRING))
+		strcpy(ring->why_not_more, "the kernel has no buffer rings");
+
+	err = start_threads(ring);
+	if (!err)
+		err = want(ring, 0, ring->nr_queues, PREPARE);
+	if (err) {
+		fuse_ring_free(ring);
+		return err;
+	}
+	*result = ring;
+	return 0;
+}
+
+int fuse_ring_prepare(struct fuse_ring **ring,
+		      const struct fuse_ring_connection *connection,
+		      const struct fuse_ring_options *options,
+		      fuse_ring_handler handler, void *data)
+{
+	return ring_prepare(ring, connection, options, 0, handler, data);
+}
+
+static void log_mode(struct fuse_ring *ring)
+{
+	const struct ring_queue *queue = &ring->queues[0];
+	const struct queue_layout *layout = &queue->layout;
+	ring_log(&ring->options,
+		 "%s, %u queues of %u requests and %zu KiB of payload buffers%s%s",
+		 fuse_ring_mode_name(ring->mode), ring->nr_queues,
+		 layout->depth, queue_layout_payload_bytes(layout) / 1024,
+		 ring->why_not_more[0] ? "; " : "", ring->why_not_more);
+}
+
+int fuse_ring_start(struct fuse_ring *ring)
+{
+	int err;
+
+	/* The others follow what works for the first one, or less. */
+	err = want(ring, 0, 1, REGISTER);
+	if (!err) {
+		ring->mode = ring->queues[0].mode;
+		err = want(ring, 1, ring->nr_queues, REGISTER);
+	}
+	if (err) {
+		ring_log(&ring->options, "off, %s", ring->why_not_more);
+		fuse_ring_stop(ring);
+		return err;
+	}
+	want(ring, 0, ring->nr_queues, RUN);
+	log_mode(ring);
+	return 0;
+}
+
+enum fuse_ring_mode fuse_ring_mode(const struct fuse_ring *ring)
+{
+	return ring->mode;
+}
+
+void fuse_ring_stop(struct fuse_ring *ring)
+{
+	unsigned int n;
+
+	if (ring->stopped)
+		return;
+	ring->stopped = true;
+	pthread_mutex_lock(&ring->lock);
+	atomic_store(&ring->stopping, true);
+	pthread_cond_broadcast(&ring->phase_changed);
+	pthread_mutex_unlock(&ring->lock);
+	for (n = 0; n < ring->nr_queues; n++)
+		if (ring->queues[n].has_thread && ring->queues[n].event_fd >= 0)
+			wake(&ring->queues[n]);
+	for (n = 0; n < ring->nr_queues; n++)
+		if (ring->queues[n].has_thread)
+			pthread_join(ring->queues[n].thread, NULL);
+	workers_stop(&ring->workers);
+}
+
+void fuse_ring_free(struct fuse_ring *ring)
+{
+	unsigned int n;
+
+	if (!ring)
+		return;
+	fuse_ring_stop(ring);
+	for (n = 0; n < ring->nr_queues; n++) {
+		struct ring_queue *queue = &ring->queues[n];
+
+		queue_memory_unmap(&queue->memory);
+		free(queue->reqs);
+		if (queue->event_fd >= 0)
+			close(queue->event_fd);
+	}
+	workers_destroy(&ring->workers);
+	pthread_cond_destroy(&ring->phase_changed);
+	pthread_mutex_destroy(&ring->handler_lock);
+	pthread_mutex_destroy(&ring->lock);
+	free(ring);
+}
+
+/*
+ * For handlers
+ */
+
+const void *fuse_ring_req_in(const struct fuse_ring_req *req)
+{
+	return &req->in;
+}
+
+const void *fuse_ring_req_op(const struct fuse_ring_req *req)
+{
+	return req->header->op_in;
+}
+
+void *fuse_ring_req_payload(const struct fuse_ring_req *req, size_t *used,
+			    size_t *room)
+{
+	if (used)
+		*used = req->zero_copied ? 0 : req->used;
+	if (room)
+		*room = req->room;
+	return req->payload;
+}
+
+bool fuse_ring_req_zero_copied(const struct fuse_ring_req *req)
+{
+	return req->zero_copied;
+}
+
+/* Takes the request from whoever else might answer it. */
+static int claim(struct fuse_ring_req *req)
+{
+	if (atomic_load(&req->queue->ring->stopping))
+		return -ENOTCONN;
+	return atomic_exchange(&req->cookie, 0) ? 0 : -EALREADY;
+}
+
+int fuse_ring_reply(struct fuse_ring_req *req, int error,
+		    const struct iovec *iov, int count)
+{
+	size_t len = 0;
+	int n, err;
+
+	for (n = 0; !error && n < count; n++)
+		len += iov[n].iov_len;
+	if (len > req->room)
+		return -EMSGSIZE;
+	err = claim(req);
+	if (err)
+		return err;
+
+	req->error = error;
+	req->reply_len = len;
+	for (n = 0, len = 0; !error && n < count; n++) {
+		char *place = (char *)req->payload + len;
+
+		if (iov[n].iov_base != place)
+			memmove(place, iov[n].iov_base, iov[n].iov_len);
+		len += iov[n].iov_len;
+	}
+	req_put(req);
+	return 0;
+}
+
+static ssize_t move(struct fuse_ring_req *req, int flags)
+{
+	struct iovec rest = {
+		.iov_base = (char *)req->payload + req->done,
+		.iov_len = req->len - req->done,
+	};
+	off_t offset = req->offset + req->done;
+	ssize_t n;
+
+	if (req->in.opcode == FUSE_READ)
+		n = preadv2(req->fd, &rest, 1, offset, flags);
+	else
+		n = pwritev2(req->fd, &rest, 1, offset, flags);
+	return n < 0 ? -errno : n;
+}
+
+/* All of it, however long it takes */
+static int move_all(struct fuse_ring_req *req)
+{
+	ssize_t n;
+
+	do {
+		n = move(req, 0);
+		if (n > 0)
+			req->done += n;
+	} while (n == -EINTR || (n > 0 && req->done < req->len));
+	return n < 0 && !req->done ? n : 0;
+}
+
+/* What there is at once. -EAGAIN: the rest has to be waited for. */
+static int move_without_waiting(struct fuse_ring_req *req)
+{
+	int *blocking = &req->queue->blocking_files[(unsigned int)req->fd % 64];
+	ssize_t n;
+
+	/* Files in memory do not know RWF_NOWAIT, and do not wait. */
+	if (*blocking == req->fd)
+		return move_all(req);
+	n = move(req, RWF_NOWAIT);
+	if (n == -EOPNOTSUPP) {
+		*blocking = req->fd;
+		return move_all(req);
+	}
+	if (n > 0)
+		req->done += n;
+	if (n == 0 || req->done == req->len)
+		return 0;
+	return n > 0 ? -EAGAIN : n;
+}
+
+int fuse_ring_reply_from_file(struct fuse_ring_req *req, int fd, off_t offset,
+			      size_t len)
+{
+	size_t most = req->in.opcode == FUSE_READ ? req->room : req->used;
+	int err;
+
+	err = claim(req);
+	if (err)
+		return err;
+	req->fd = fd;
+	req->offset = offset;
+	req->len = req->zero_copied || len < most ? len : most;
+	if (!req->zero_copied) {
+		if (this_queue == req->queue)
+			err = move_without_waiting(req);
+		else
+			err = move_all(req);
+		if (err != -EAGAIN) {
+			req->fd = -1;
+			fill_moved(req, req->done);
+			if (err) {
+				req->error = err;
+				req->reply_len = 0;
+			}
+		}
+	}
+	req_put(req);
+	return 0;
+}
+
+/*
+ * For sessions
+ */
+
+struct fuse_ring_req *ring_find_cookie(struct fuse_ring *ring, uint64_t cookie)
+{
+	unsigned int qid = cookie >> 16 & 0xffff, slot = cookie & 0xffff;
+	struct fuse_ring_req *req;
+
+	if (qid >= ring->nr_queues || slot >= ring->options.depth)
+		return NULL;
+	req = &ring->queues[qid].reqs[slot];
+	return atomic_load(&req->cookie) == cookie ? req : NULL;
+}
+
+uint64_t ring_find_unique(struct fuse_ring *ring, uint64_t unique)
+{
+	unsigned int qid, slot;
+
+	for (qid = 0; qid < ring->nr_queues; qid++) {
+		for (slot = 0; slot < ring->options.depth; slot++) {
+			struct fuse_ring_req *req =
+				&ring->queues[qid].reqs[slot];
+			uint64_t cookie = atomic_load(&req->cookie);
+
+			if (cookie && atomic_load(&req->unique) == unique &&
+			    atomic_load(&req->cookie) == cookie)
+				return cookie;
+		}
+	}
+	return 0;
+}
+
+void *ring_req_linear(struct fuse_ring_req *req, uint64_t unique, size_t *len)
+{
+	struct fuse_in_header in = req->in;
+	size_t op_len = 0, payload = req->used;
+	char *start;
+
+	if (in.len > sizeof(in) + payload)
+		op_len = in.len - sizeof(in) - payload;
+	if (op_len > sizeof(req->header->op_in))
+		op_len = sizeof(req->header->op_in);
+	in.unique = unique;
+	*len = in.len;
+	if (req->zero_copied || !payload || !req->payload) {
+		/* The header slot is one piece already, but for a gap. */
+		start = req->header->in_out;
+		memmove(start + sizeof(in), req->header->op_in, op_len);
+	} else {
+		start = (char *)req->payload - op_len - sizeof(in);
+		memcpy(start + sizeof(in), req->header->op_in, op_len);
+	}
+	memcpy(start, &in, sizeof(in));
+	return start;
+}

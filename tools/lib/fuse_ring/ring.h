@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: LGPL-2.1 OR BSD-2-Clause */
+/*
+ * What the parts of the library share with each other, but not with its users
+ */
+#ifndef FUSE_RING_INTERNAL_H
+#define FUSE_RING_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "fuse_ring.h"
+#include "queue.h"
+#include "workers.h"
+
+struct ring_queue;
+
+/* The request in a header slot, from its arrival to its commit */
+struct fuse_ring_req {
+	struct ring_queue *queue;
+	uint16_t slot;
+	/*
+	 * Tells it from others in the same slot. Only this may be looked at
+	 * by who does not know whether the request is still there.
+	 */
+	_Atomic uint64_t cookie;
+	/* handler and reply: the slot is free for the kernel after both */
+	atomic_uint holders;
+	struct ring_header *header;
+	struct fuse_in_header in;
+	_Atomic uint64_t unique;	/* in.unique, for who looks for it */
+	uint64_t commit_id;
+	void *payload;
+	size_t used;		/* bytes the request brought */
+	size_t room;
+	bool zero_copied;
+	bool zero_copy_open;	/* the file it opens is to be zero-copied */
+
+	/* the reply */
+	int error;
+	size_t reply_len;
+	int fd;			/* file the data goes to or comes from, or -1 */
+	off_t offset;
+	size_t len;
+	size_t done;
+	struct fuse_ring_req *next;
+	struct work work;
+};
+
+/* Set in cookies, never in what the kernel gives requests as their unique */
+#define RING_COOKIE		(1ULL << 63)
+
+struct fuse_ring_options ring_options_or_default(const struct fuse_ring_options *options);
+void ring_log(const struct fuse_ring_options *options, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* The request with that cookie, NULL if it was answered */
+struct fuse_ring_req *ring_find_cookie(struct fuse_ring *ring,
+				       uint64_t cookie);
+/* The one that the kernel calls @unique: its cookie, or 0 */
+uint64_t ring_find_unique(struct fuse_ring *ring, uint64_t unique);
+
+/* Around what must not run beside a handler, if options.serialize is set */
+void ring_begin_handler(struct fuse_ring *ring);
+void ring_end_handler(struct fuse_ring *ring);
+
+/* @headroom: bytes of its own before each payload buffer */
+int ring_prepare(struct fuse_ring **ring,
+		 const struct fuse_ring_connection *connection,
+		 const struct fuse_ring_options *options, uint32_t headroom,
+		 fuse_ring_handler handler, void *data);
+
+/*
+ * The request as one piece of memory, as it would have come over /dev/fuse:
+ * struct fuse_in_header, with the cookie in place of the unique, and all that
+ * follows. -> @len; that much is readable unless the data is zero-copied.
+ */
+void *ring_req_linear(struct fuse_ring_req *req, uint64_t unique, size_t *len);
+
+#endif

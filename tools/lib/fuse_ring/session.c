@@ -1,0 +1,527 @@
+// SPDX-License-Identifier: LGPL-2.1 OR BSD-2-Clause
+/*
+ * libfuse's low-level sessions over the rings.
+ *
+ * libfuse parses requests from memory and writes replies through a function
+ * that fuse_session_custom_io() sets. So a request of a ring is shown to it as
+ * if it had been read from /dev/fuse, with a number of our own as its unique;
+ * and the reply that carries this number goes to the ring.
+ */
+#define _GNU_SOURCE
+#define FUSE_USE_VERSION 312
+
+#include <errno.h>
+#include <fcntl.h>
+#include <fuse_lowlevel.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "ring.h"
+#include "session.h"
+
+struct session {
+	struct session *next;
+	struct fuse_session *se;
+	int fd;
+	struct fuse_ring_options options;
+	const struct session_loops *loops;
+	uint64_t kernel_flags;
+	struct fuse_ring *ring;
+	size_t buffer_size;
+};
+
+/* Sessions whose rings run; who answers holds the lock for reading. */
+static pthread_rwlock_t sessions_lock = PTHREAD_RWLOCK_INITIALIZER;
+static struct session *sessions;
+
+/* What the operation that libfuse calls in this thread is about */
+static __thread struct fuse_ring_req *current;
+static __thread uint64_t current_cookie;
+static __thread struct session *answers_init;
+
+/*
+ * Replies
+ */
+
+/* Asks the kernel to look at the file's opt-in. */
+static void opt_in(const struct fuse_ring_req *req, struct iovec *iov,
+		   int count, void *copy, size_t size)
+{
+	size_t at = req->in.opcode == FUSE_CREATE ?
+		    sizeof(struct fuse_entry_out) : 0;
+	struct fuse_open_out *open = (void *)((char *)copy + at);
+
+	if (count != 2 || iov[1].iov_len > size ||
+	    iov[1].iov_len < at + sizeof(*open))
+		return;
+	memcpy(copy, iov[1].iov_base, iov[1].iov_len);
+	open->open_flags |= RING_OPEN_ZERO_COPY;
+	iov[1].iov_base = copy;
+}
+
+static int reply_to_ring(struct fuse_ring_req *req, struct iovec *iov,
+			 int count)
+{
+	const struct fuse_out_header *out = iov[0].iov_base;
+	struct {
+		struct fuse_entry_out entry;
+		struct fuse_open_out open;
+	} opened;
+	int err;
+
+	if (req->zero_copy_open && !out->error)
+		opt_in(req, iov, count, &opened, sizeof(opened));
+	err = fuse_ring_reply(req, out->error, iov + 1, count - 1);
+	if (err == -EMSGSIZE) {
+		/* As the kernel does with replies that are too long */
+		fuse_ring_reply(req, -EIO, NULL, 0);
+		err = -EINVAL;
+	}
+	return err;
+}
+
+/*
+ * The request that a reply is for, NULL if there is none. It is the one of the
+ * operation that runs in this thread, or, for replies in another thread or
+ * after the operation returned, looked for: it cannot go until release().
+ */
+static struct fuse_ring_req *acquire(int fd, uint64_t cookie)
+{
+	struct session *session;
+
+	if (current && current_cookie == cookie)
+		return current;
+	pthread_rwlock_rdlock(&sessions_lock);
+	for (session = sessions; session; session = session->next)
+		if (session->fd == fd)
+			return ring_find_cookie(session->ring, cookie);
+	return NULL;
+}
+
+static void release(uint64_t cookie)
+{
+	if (!current || current_cookie != cookie)
+		pthread_rwlock_unlock(&sessions_lock);
+}
+
+static void run_request(struct fuse_ring_req *req, void *data);
+
+/* Agrees to io_uring if all that is needed for it is there. */
+static void agree(struct session *session, struct fuse_init_out *init)
+{
+	struct fuse_ring_connection connection = {
+		.size = sizeof(connection),
+		.dev_fd = session->fd,
+		.kernel_flags = session->kernel_flags,
+		.max_write = init->max_write,
+		.max_pages = 32,
+	};
+	int err;
+
+	if (init->flags & FUSE_MAX_PAGES)
+		connection.max_pages = init->max_pages ?: 1;
+	session->buffer_size = FUSE_MIN_READ_BUFFER + init->max_write;
+	err = ring_prepare(&session->ring, &connection, &session->options,
+			   getpagesize(), run_request, session);
+	if (err) {
+		ring_log(&session->options, "off, io_uring: %s",
+			 strerror(-err));
+		return;
+	}
+	init->flags |= RING_INIT_EXT;
+	init->flags2 |= RING_OVER_IO_URING >> 32;
+}
+
+static ssize_t answer_init(struct session *session, struct iovec *iov,
+			   int count)
+{
+	const struct fuse_out_header *out = iov[0].iov_base;
+	struct fuse_init_out init;
+	ssize_t written;
+
+	if (!out->error && count == 2 && iov[1].iov_len == sizeof(init)) {
+		memcpy(&init, iov[1].iov_base, sizeof(init));
+		agree(session, &init);
+		iov[1].iov_base = &init;
+	}
+	written = writev(session->fd, iov, count);
+	if (written < 0 && session->ring) {
+		int error = errno;
+
+		fuse_ring_free(session->ring);
+		session->ring = NULL;
+		errno = error;
+	}
+	return written;
+}
+
+static ssize_t session_writev(int fd, struct iovec *iov, int count,
+			      void *userdata)
+{
+	const struct fuse_out_header *out = iov[0].iov_base;
+	struct fuse_ring_req *req;
+	int err = -ENOTCONN;
+
+	(void)userdata;
+	if (answers_init)
+		return answer_init(answers_init, iov, count);
+	if (!(out->unique & RING_COOKIE))
+		return writev(fd, iov, count);
+	req = acquire(fd, out->unique);
+	if (req)
+		err = reply_to_ring(req, iov, count);
+	release(out->unique);
+	if (err) {
+		errno = -err;
+		return -1;
+	}
+	return out->len;
+}
+
+static int read_all(int fd, void *buffer, size_t size)
+{
+	ssize_t n;
+
+	for (; size; size -= n, buffer = (char *)buffer + n) {
+		n = read(fd, buffer, size);
+		if (n == 0)
+			return -EPIPE;
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		if (n < 0)
+			n = 0;
+	}
+	return 0;
+}
+
+/* The data of a reply from a pipe, right to where the kernel takes it */
+static int pipe_to_ring(struct fuse_ring_req *req,
+			struct fuse_out_header *out, int pipe)
+{
+	size_t room, len = out->len - sizeof(*out);
+	void *payload = fuse_ring_req_payload(req, NULL, &room);
+	struct iovec iov[] = {
+		{ .iov_base = out, .iov_len = sizeof(*out) },
+		{ .iov_base = payload, .iov_len = len },
+	};
+	int err;
+
+	if (len <= room) {
+		err = read_all(pipe, payload, len);
+		if (err)
+			return err;
+	}
+	return reply_to_ring(req, iov, 2);
+}
+
+static int pipe_to_device(int fd, struct fuse_out_header *out, int pipe)
+{
+	struct fuse_out_header *reply = malloc(out->len);
+	int err;
+
+	if (!reply)
+		return -ENOMEM;
+	*reply = *out;
+	err = read_all(pipe, reply + 1, out->len - sizeof(*out));
+	if (!err && write(fd, reply, out->len) < 0)
+		err = -errno;
+	free(reply);
+	return err;
+}
+
+/* libfuse has put a whole reply into a pipe, since it could be spliced. */
+static ssize_t session_splice_send(int pipe, off_t *pipe_offset, int fd,
+				   off_t *offset, size_t len,
+				   unsigned int flags, void *userdata)
+{
+	struct fuse_out_header out;
+	struct fuse_ring_req *req;
+	int err;
+
+	(void)pipe_offset;
+	(void)offset;
+	(void)flags;
+	(void)userdata;
+	err = read_all(pipe, &out, sizeof(out));
+	if (!err && out.len != len)
+		err = -EIO;
+	if (!err && out.unique & RING_COOKIE) {
+		req = acquire(fd, out.unique);
+		err = req ? pipe_to_ring(req, &out, pipe) : -ENOTCONN;
+		release(out.unique);
+	} else if (!err) {
+		err = pipe_to_device(fd, &out, pipe);
+	}
+	if (err) {
+		errno = -err;
+		return -1;
+	}
+	return len;
+}
+
+static ssize_t session_splice_receive(int fd, off_t *offset, int pipe,
+				      off_t *pipe_offset, size_t len,
+				      unsigned int flags, void *userdata)
+{
+	(void)userdata;
+	return splice(fd, offset, pipe, pipe_offset, len, flags);
+}
+
+static ssize_t session_read(int fd, void *buffer, size_t size, void *userdata)
+{
+	(void)userdata;
+	return read(fd, buffer, size);
+}
+
+int fuse_ring_reply_fd(fuse_req_t req, int fd, off_t offset, size_t size,
+		       struct fuse_bufvec *data)
+{
+	struct fuse_bufvec file = FUSE_BUFVEC_INIT(size);
+	ssize_t written;
+	int err;
+
+	if (current) {
+		err = fuse_ring_reply_from_file(current, fd, offset, size);
+		/* Without a reply of libfuse's own it is only released. */
+		fuse_reply_none(req);
+		return err;
+	}
+	file.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
+	file.buf[0].fd = fd;
+	file.buf[0].pos = offset;
+	if (!data)
+		return fuse_reply_data(req, &file, FUSE_BUF_SPLICE_MOVE);
+	written = fuse_buf_copy(&file, data, 0);
+	if (written < 0)
+		return fuse_reply_err(req, -written);
+	return fuse_reply_write(req, written);
+}
+
+void fuse_ring_zero_copy_open(fuse_req_t req)
+{
+	(void)req;
+	if (current)
+		current->zero_copy_open = true;
+}
+
+/*
+ * Requests
+ */
+
+static void run_request(struct fuse_ring_req *req, void *data)
+{
+	bool no_reply = req->in.opcode == FUSE_NOTIFY_REPLY;
+	struct session *session = data;
+	struct fuse_buf buf = {};
+
+	current = req;
+	current_cookie = atomic_load(&req->cookie);
+	/* What answers a notification is known by the notification's number. */
+	buf.mem = ring_req_linear(req, no_reply ? req->in.unique :
+				  current_cookie, &buf.size);
+	fuse_session_process_buf(session->se, &buf);
+	current = NULL;
+	if (no_reply)
+		fuse_ring_reply(req, 0, NULL, 0);
+}
+
+/* The kernel interrupts requests by the number it gave them. */
+static void translate_interrupt(struct session *session, void *buffer,
+				size_t len)
+{
+	struct fuse_in_header *in = buffer;
+	struct fuse_interrupt_in *interrupt = (void *)(in + 1);
+	uint64_t cookie;
+
+	if (len < sizeof(*in) + sizeof(*interrupt) ||
+	    in->opcode != FUSE_INTERRUPT)
+		return;
+	cookie = ring_find_unique(session->ring, interrupt->unique);
+	if (cookie)
+		interrupt->unique = cookie;
+}
+
+/* Length of what came, 0 if nothing did; a negative errno at the end */
+static ssize_t receive(struct session *session, void *buffer, size_t size,
+		       const sigset_t *mask)
+{
+	struct pollfd device = { .fd = session->fd, .events = POLLIN };
+	ssize_t len;
+
+	/* A signal that is to end the loop interrupts this, whenever it comes. */
+	if (ppoll(&device, 1, NULL, mask) < 0)
+		return errno == EINTR ? 0 : -errno;
+	len = read(session->fd, buffer, size);
+	if (len >= 0)
+		return len;
+	/* ENOENT: the request was interrupted before it was read */
+	if (errno == EINTR || errno == EAGAIN || errno == ENOENT)
+		return 0;
+	return -errno;
+}
+
+static int serve_device(struct session *session, const sigset_t *mask)
+{
+	struct fuse_buf buf = {};
+	ssize_t len = 0;
+
+	buf.mem = malloc(session->buffer_size);
+	if (!buf.mem)
+		return -ENOMEM;
+	while (!fuse_session_exited(session->se)) {
+		len = receive(session, buf.mem, session->buffer_size, mask);
+		if (len < 0)
+			break;
+		if (!len)
+			continue;
+		translate_interrupt(session, buf.mem, len);
+		buf.size = len;
+		ring_begin_handler(session->ring);
+		fuse_session_process_buf(session->se, &buf);
+		ring_end_handler(session->ring);
+	}
+	free(buf.mem);
+	return len < 0 && len != -ENODEV ? len : 0;
+}
+
+static void show(struct session *session)
+{
+	pthread_rwlock_wrlock(&sessions_lock);
+	session->next = sessions;
+	sessions = session;
+	pthread_rwlock_unlock(&sessions_lock);
+}
+
+static void hide(struct session *session)
+{
+	struct session **link;
+
+	pthread_rwlock_wrlock(&sessions_lock);
+	for (link = &sessions; *link != session; link = &(*link)->next)
+		;
+	*link = session->next;
+	pthread_rwlock_unlock(&sessions_lock);
+}
+
+/* Has libfuse answer INIT, with the rings prepared if they can be had. */
+static int begin(struct session *session, const sigset_t *mask)
+{
+	static const struct fuse_custom_io io = {
+		.writev = session_writev,
+		.read = session_read,
+		.splice_send = session_splice_send,
+		.splice_receive = session_splice_receive,
+	};
+	union {
+		struct fuse_in_header in;
+		char bytes[FUSE_MIN_READ_BUFFER];
+	} first;
+	const struct fuse_init_in *init = (void *)(&first.in + 1);
+	struct fuse_buf buf = { .mem = &first };
+	ssize_t len;
+	int err = 0;
+
+	do {
+		len = receive(session, &first, sizeof(first), mask);
+	} while (!len && !fuse_session_exited(session->se));
+	if (len <= 0)
+		return len;
+	buf.size = len;
+
+	if (first.in.opcode == FUSE_INIT &&
+	    buf.size >= sizeof(first.in) + sizeof(*init) &&
+	    init->flags & RING_INIT_EXT)
+		session->kernel_flags = init->flags |
+					(uint64_t)init->flags2 << 32;
+	if (session->kernel_flags & RING_OVER_IO_URING) {
+		err = fuse_session_custom_io(session->se, &io, session->fd);
+		if (!err)
+			answers_init = session;
+	} else {
+		ring_log(&session->options,
+			 "off, the kernel does not offer fuse over io_uring (fuse.enable_uring)");
+	}
+	fuse_session_process_buf(session->se, &buf);
+	answers_init = NULL;
+	return 0;
+}
+
+static int run(struct session *session, const sigset_t *mask)
+{
+	const struct session_loops *loops = session->loops;
+	int err;
+
+	err = begin(session, mask);
+	if (!err && session->ring) {
+		show(session);
+		if (!fuse_ring_start(session->ring)) {
+			err = serve_device(session, mask);
+			fuse_session_exit(session->se);
+		}
+		fuse_ring_stop(session->ring);
+		hide(session);
+		fuse_ring_free(session->ring);
+	}
+	pthread_sigmask(SIG_SETMASK, mask, NULL);
+	if (err == -ENODEV)
+		err = 0;
+	if (err) {
+		fuse_session_exit(session->se);
+		loops->single(session->se);
+		return err;
+	}
+	/* Serves what is left, or only tells why it was to exit. */
+	if (session->options.serialize || fuse_session_exited(session->se))
+		return loops->single(session->se);
+	return loops->multi(session->se);
+}
+
+int session_loop(struct fuse_session *se,
+		 const struct fuse_ring_options *options,
+		 const struct session_loops *loops)
+{
+	struct session session = {
+		.se = se,
+		.fd = fuse_session_fd(se),
+		.options = ring_options_or_default(options),
+		.loops = loops,
+	};
+	sigset_t ending, before;
+
+	if (session.options.mode == FUSE_RING_OFF)
+		return session.options.serialize ? loops->single(se) :
+						   loops->multi(se);
+	sigemptyset(&ending);
+	sigaddset(&ending, SIGHUP);
+	sigaddset(&ending, SIGINT);
+	sigaddset(&ending, SIGQUIT);
+	sigaddset(&ending, SIGTERM);
+	pthread_sigmask(SIG_BLOCK, &ending, &before);
+	return run(&session, &before);
+}
+
+static int libfuse_multi(struct fuse_session *se)
+{
+	struct fuse_loop_config *config = fuse_loop_cfg_create();
+	int result;
+
+	if (!config)
+		return -ENOMEM;
+	result = fuse_session_loop_mt(se, config);
+	fuse_loop_cfg_destroy(config);
+	return result;
+}
+
+int fuse_ring_session_loop(struct fuse_session *se,
+			   const struct fuse_ring_options *options)
+{
+	static const struct session_loops loops = {
+		.single = fuse_session_loop,
+		.multi = libfuse_multi,
+	};
+
+	return session_loop(se, options, &loops);
+}
