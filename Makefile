@@ -52,6 +52,7 @@ help:
 	@echo '  kernel      - build the kernel'
 	@echo '  selftests   - build the tests'
 	@echo '  shell       - boot the kernel and give a shell'
+	@echo '  library     - build tools/lib/fuse_ring into build/fuse_ring'
 	@echo '  bench       - compare the modes, in time and in instructions'
 	@echo
 	@echo 'Working on it:'
@@ -81,6 +82,9 @@ run_tests: deps kernel selftests
 shell: deps kernel
 	$(Q)$(vmtest) -r build/reports/$(name)-shell -s
 
+library:
+	$(Q)$(MAKE) -C tools/lib/fuse_ring O=$(CURDIR)/build/fuse_ring
+
 bench: tree
 	$(Q)scripts/deps.sh check
 	$(Q)scripts/bench.sh
@@ -98,11 +102,11 @@ check:
 clean:
 	$(Q)rm -rf build/uml build/uml-debug build/qemu build/qemu-debug \
 		build/base build/check \
-		build/selftests build/series build/reports build/apt
+		build/selftests build/fuse_ring build/series build/reports build/apt
 
 distclean:
 	$(Q)if [ -d build/linux/.git ]; then scripts/tree.sh --unsaved; fi
 	$(Q)rm -rf build
 
-.PHONY: help deps tree kernel selftests run_tests shell bench refresh series check \
+.PHONY: help deps tree kernel selftests run_tests shell library bench refresh series check \
 	clean distclean
