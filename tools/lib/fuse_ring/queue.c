@@ -32,6 +32,15 @@ static size_t header_bytes(const struct queue_layout *layout)
 	return layout->depth * sizeof(struct ring_header);
 }
 
+/* Legacy entries have a buffer each, as if they were a pool by slot. */
+static struct queue_pool legacy_pool(const struct queue_layout *layout)
+{
+	return (struct queue_pool) {
+		.buf_size = page_align(layout->max_payload),
+		.nr = layout->depth,
+	};
+}
+
 size_t queue_layout_payload_bytes(const struct queue_layout *layout)
 {
 	unsigned int pool;
@@ -147,16 +156,15 @@ static int map_pool(struct iovec *region, struct iovec *view,
 int queue_memory_map(struct queue_memory *memory,
 		     const struct queue_layout *layout)
 {
+	struct queue_pool legacy = legacy_pool(layout);
 	unsigned int pool;
 	int err;
 
 	memset(memory, 0, sizeof(*memory));
 	err = map_anonymous(&memory->headers, header_bytes(layout));
 	if (!err && is_legacy(layout))
-		err = map_anonymous(&memory->view[0],
-				    (layout->headroom +
-				     page_align(layout->max_payload)) *
-				    layout->depth);
+		err = map_pool(&memory->pool[0], &memory->view[0], &legacy,
+			       layout->headroom);
 	for (pool = 0; !err && !is_legacy(layout) && pool < layout->nr_pools;
 	     pool++)
 		err = map_pool(&memory->pool[pool], &memory->view[pool],
@@ -186,16 +194,16 @@ struct ring_header *queue_memory_header(const struct queue_memory *memory,
 	return (struct ring_header *)memory->headers.iov_base + slot;
 }
 
-static void *pool_buffer(const struct queue_memory *memory,
-			 const struct queue_layout *layout, unsigned int pool,
+/* As the server sees it */
+static void *view_buffer(const struct iovec *view,
+			 const struct queue_pool *pool, uint32_t headroom,
 			 unsigned int n)
 {
-	const struct queue_pool *p = &layout->pool[pool];
-	char *view = memory->view[pool].iov_base;
+	char *first = view->iov_base;
 
-	if (!layout->headroom)
-		return view + (size_t)n * p->buf_size;
-	return view + n * view_stride(p, layout->headroom) + layout->headroom;
+	if (!headroom)
+		return first + (size_t)n * pool->buf_size;
+	return first + n * view_stride(pool, headroom) + headroom;
 }
 
 void *queue_memory_payload(const struct queue_memory *memory,
@@ -205,10 +213,11 @@ void *queue_memory_payload(const struct queue_memory *memory,
 	unsigned int pool, n = buf_id;
 
 	if (is_legacy(layout)) {
+		struct queue_pool legacy = legacy_pool(layout);
+
 		*size = layout->max_payload;
-		return (char *)memory->view[0].iov_base + layout->headroom +
-		       slot * (layout->headroom +
-			       page_align(layout->max_payload));
+		return view_buffer(&memory->view[0], &legacy, layout->headroom,
+				   slot);
 	}
 	*size = 0;
 	if (buf_id == RING_NO_BUFFER)
@@ -216,7 +225,9 @@ void *queue_memory_payload(const struct queue_memory *memory,
 	for (pool = 0; pool < layout->nr_pools; pool++) {
 		if (n < layout->pool[pool].nr) {
 			*size = layout->pool[pool].buf_size;
-			return pool_buffer(memory, layout, pool, n);
+			return view_buffer(&memory->view[pool],
+					   &layout->pool[pool],
+					   layout->headroom, n);
 		}
 		n -= layout->pool[pool].nr;
 	}
@@ -224,7 +235,7 @@ void *queue_memory_payload(const struct queue_memory *memory,
 	return NULL;
 }
 
-void queue_fill_register(struct queue_register *reg,
+void queue_register_fill(struct queue_register *reg,
 			 const struct queue_layout *layout,
 			 const struct queue_memory *memory, uint16_t qid,
 			 uint16_t slot)
@@ -239,9 +250,9 @@ void queue_fill_register(struct queue_register *reg,
 		reg->nr_iov = 2;
 		reg->iov[0].iov_base = queue_memory_header(memory, slot);
 		reg->iov[0].iov_len = sizeof(struct ring_header);
-		reg->iov[1].iov_base = queue_memory_payload(memory, layout,
-							    slot, 0,
-							    &reg->iov[1].iov_len);
+		reg->iov[1].iov_base = (char *)memory->pool[0].iov_base +
+				       slot * page_align(layout->max_payload);
+		reg->iov[1].iov_len = layout->max_payload;
 		return;
 	}
 	reg->nr_iov = 1 + layout->nr_pools;

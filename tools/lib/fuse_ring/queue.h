@@ -72,7 +72,7 @@ void *queue_memory_payload(const struct queue_memory *memory,
 			   unsigned int slot, uint16_t buf_id, size_t *size);
 
 /* What a REGISTER for this slot has to say */
-void queue_fill_register(struct queue_register *reg,
+void queue_register_fill(struct queue_register *reg,
 			 const struct queue_layout *layout,
 			 const struct queue_memory *memory, uint16_t qid,
 			 uint16_t slot);

@@ -558,7 +558,7 @@ static int register_slot(struct ring_queue *queue, unsigned int slot)
 	struct io_uring_sqe *sqe = get_sqe(queue);
 	struct queue_register reg;
 
-	queue_fill_register(&reg, &queue->layout, &queue->memory, queue->qid,
+	queue_register_fill(&reg, &queue->layout, &queue->memory, queue->qid,
 			    slot);
 	queue_prep_register(sqe, queue->ring->connection.dev_fd, &reg);
 	set_completion(sqe, &queue->reqs[slot], COMMAND_DONE);

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "fuse_ring_internal.h"
@@ -40,52 +39,23 @@ static unsigned int user_data_slot(__u64 user_data)
 	return user_data & 0xffff;
 }
 
-static int map_region(struct iovec *region, size_t size)
-{
-	size_t page_size = getpagesize();
-
-	size = (size + page_size - 1) / page_size * page_size;
-	region->iov_base = mmap(NULL, size, PROT_READ | PROT_WRITE,
-				MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (region->iov_base == MAP_FAILED) {
-		region->iov_base = NULL;
-		return complain_errno("mmap");
-	}
-	region->iov_len = size;
-	return 0;
-}
-
-static void unmap_region(struct iovec *region)
-{
-	if (region->iov_base)
-		munmap(region->iov_base, region->iov_len);
-	region->iov_base = NULL;
-}
-
-static int map_queue_memory(struct ring_queue *queue)
+/* The queue's mode as the library has it */
+static struct queue_layout layout_of(const struct ring_queue *queue)
 {
 	const struct ring_mode *mode = &queue->mode;
+	struct queue_layout layout = {
+		.flags = mode->flags,
+		.depth = mode->depth,
+		.nr_pools = mode->nr_pools,
+		.max_payload = queue->mount->max_payload,
+	};
 	unsigned int pool;
-	int err;
 
-	err = map_region(&queue->headers,
-			 mode->depth * sizeof(struct fuse_uring_req_header));
-	if (err)
-		return err;
-	if (!(mode->flags & FUSE_URING_BUFRING))
-		return map_region(&queue->pool[0], (size_t)mode->depth *
-				  queue->mount->max_payload);
 	for (pool = 0; pool < mode->nr_pools; pool++) {
-		size_t size = (size_t)mode->pool[pool].buf_size *
-			      mode->pool[pool].nr;
-
-		err = map_region(&queue->pool[pool], size);
-		if (err)
-			return err;
-		/* Page rounding must not add buffers to what was asked for. */
-		queue->pool[pool].iov_len = size;
+		layout.pool[pool].buf_size = mode->pool[pool].buf_size;
+		layout.pool[pool].nr = mode->pool[pool].nr;
 	}
-	return 0;
+	return layout;
 }
 
 int queue_open_with(struct ring_queue *queue, struct fuse_mount *mount,
@@ -93,6 +63,7 @@ int queue_open_with(struct ring_queue *queue, struct fuse_mount *mount,
 		    unsigned int ring_flags, int fixed_buffers)
 {
 	unsigned int entries = mode->depth < 128 ? mode->depth * 2 : 256;
+	struct queue_layout layout;
 	int err;
 
 	memset(queue, 0, sizeof(*queue));
@@ -106,9 +77,12 @@ int queue_open_with(struct ring_queue *queue, struct fuse_mount *mount,
 	if (!queue->slots || !queue->arrived)
 		return -ENOMEM;
 
-	err = map_queue_memory(queue);
-	if (err)
+	layout = layout_of(queue);
+	err = queue_memory_map(&queue->memory, &layout);
+	if (err) {
+		complain("memory of queue %u: %s", qid, strerror(-err));
 		return err;
+	}
 	err = io_uring_queue_init(entries, &queue->ring,
 				  IORING_SETUP_SQE128 | ring_flags);
 	if (err) {
@@ -141,14 +115,10 @@ int queue_open(struct fuse_mount *mount, unsigned int qid,
 
 void queue_close(struct ring_queue *queue)
 {
-	unsigned int pool;
-
 	if (queue->open)
 		io_uring_queue_exit(&queue->ring);
 	queue->open = false;
-	unmap_region(&queue->headers);
-	for (pool = 0; pool < FUSE_URING_MAX_POOLS; pool++)
-		unmap_region(&queue->pool[pool]);
+	queue_memory_unmap(&queue->memory);
 	free(queue->slots);
 	free(queue->arrived);
 	queue->slots = NULL;
@@ -160,47 +130,21 @@ void queue_close(struct ring_queue *queue)
 static struct fuse_uring_req_header *slot_header(struct ring_queue *queue,
 						 unsigned int slot)
 {
-	struct fuse_uring_req_header *headers = queue->headers.iov_base;
-
-	return &headers[slot];
-}
-
-static void *slot_payload(struct ring_queue *queue, unsigned int slot)
-{
-	return (char *)queue->pool[0].iov_base +
-	       (size_t)slot * queue->mount->max_payload;
+	return (void *)queue_memory_header(&queue->memory, slot);
 }
 
 void queue_fill_register(struct ring_queue *queue, unsigned int slot,
 			 struct ring_register *reg)
 {
-	const struct ring_mode *mode = &queue->mode;
-	unsigned int pool;
+	struct queue_layout layout = layout_of(queue);
+	struct queue_register said;
 
+	queue_register_fill(&said, &layout, &queue->memory, queue->qid, slot);
 	memset(reg, 0, sizeof(*reg));
-	reg->slot = slot;
-	reg->cmd.qid = queue->qid;
-	reg->cmd.flags = mode->flags;
-	reg->nr_iov = 2;
-	if (!(mode->flags & FUSE_URING_BUFRING)) {
-		reg->iov[0].iov_base = slot_header(queue, slot);
-		reg->iov[0].iov_len = sizeof(struct fuse_uring_req_header);
-		reg->iov[1].iov_base = slot_payload(queue, slot);
-		reg->iov[1].iov_len = queue->mount->max_payload;
-		return;
-	}
-
-	reg->cmd.init.max_queue_depth = mode->depth;
-	reg->cmd.init.buf_size = mode->pool[0].buf_size;
-	reg->cmd.init.nr_extra_pools = mode->nr_pools - 1;
-	reg->nr_iov = 1 + mode->nr_pools;
-	reg->iov[0] = queue->headers;
-	for (pool = 0; pool < mode->nr_pools; pool++) {
-		if (pool)
-			reg->cmd.init.extra_buf_size[pool - 1] =
-				mode->pool[pool].buf_size;
-		reg->iov[1 + pool] = queue->pool[pool];
-	}
+	reg->slot = said.slot;
+	reg->nr_iov = said.nr_iov;
+	memcpy(&reg->cmd, &said.command, sizeof(reg->cmd));
+	memcpy(reg->iov, said.iov, sizeof(said.iov));
 }
 
 static struct io_uring_sqe *get_sqe(struct ring_queue *queue)
@@ -224,44 +168,26 @@ static struct fuse_uring_cmd_req *prepare_command(struct ring_queue *queue,
 						  __u64 *user_data)
 {
 	struct io_uring_sqe *sqe = get_sqe(queue);
-	struct fuse_uring_cmd_req *cmd = (void *)sqe->cmd;
+	struct ring_command *command;
 
-	io_uring_prep_rw(IORING_OP_URING_CMD, sqe, queue->mount->dev_fd, NULL,
-			 0, 0);
-	sqe->cmd_op = cmd_op;
-	sqe->__pad1 = 0;
+	command = queue_prep_command(sqe, queue->mount->dev_fd, cmd_op);
 	sqe->user_data = make_user_data(CQE_COMMAND, slot);
 	*user_data = sqe->user_data;
-	/* The SQE is twice 64 bytes; the command area is its last 80. */
-	memset(cmd, 0, 80);
-	return cmd;
+	return (void *)command;
 }
 
 /* Finds the buffer that the kernel names in the entry header. */
 static void find_payload(struct ring_request *request)
 {
 	struct ring_queue *queue = request->queue;
-	const struct ring_mode *mode = &queue->mode;
-	unsigned int pool, id = request->buf_id;
+	struct queue_layout layout = layout_of(queue);
 
-	request->payload = NULL;
+	request->payload = queue_memory_payload(&queue->memory, &layout,
+						request->slot, request->buf_id,
+						&request->room);
+	if (request->payload || !request->room)
+		return;
 	request->room = 0;
-	if (!(mode->flags & FUSE_URING_BUFRING)) {
-		request->payload = slot_payload(queue, request->slot);
-		request->room = queue->mount->max_payload;
-		return;
-	}
-	if (id == FUSE_URING_BUF_NONE)
-		return;
-	for (pool = 0; pool < mode->nr_pools; pool++) {
-		if (id < mode->pool[pool].nr) {
-			request->payload = (char *)queue->pool[pool].iov_base +
-					   (size_t)id * mode->pool[pool].buf_size;
-			request->room = mode->pool[pool].buf_size;
-			return;
-		}
-		id -= mode->pool[pool].nr;
-	}
 	complain("queue %u slot %u: the kernel names buffer %u, which does not exist",
 		 queue->qid, request->slot, request->buf_id);
 }
@@ -620,16 +546,10 @@ int queue_wait_all_dead(struct ring_queue *queue)
 void request_fill_reply(struct ring_request *request, int error,
 			const void *data, size_t len)
 {
-	struct fuse_out_header out = {
-		.len = sizeof(out) + len,
-		.error = error,
-		.unique = request->in.unique,
-	};
-
 	if (data && len && data != request->payload)
 		memcpy(request->payload, data, len);
-	memcpy(request->header->in_out, &out, sizeof(out));
-	request->header->ring_ent_in_out.payload_sz = len;
+	queue_fill_reply((void *)request->header, request->in.unique, error,
+			 len);
 }
 
 void queue_prepare_commit(struct ring_queue *queue, unsigned int slot,
@@ -679,14 +599,8 @@ request_prepare_transfer(struct ring_request *request, __u64 from, int fd,
 	struct ring_slot *slot = &request->queue->slots[request->slot];
 	struct io_uring_sqe *sqe = get_sqe(request->queue);
 
-	if (request->in.opcode == FUSE_READ)
-		io_uring_prep_read_fixed(sqe, fd, NULL, len, offset,
-					 request->slot);
-	else
-		io_uring_prep_write_fixed(sqe, fd, NULL, len, offset,
-					  request->slot);
-	/* The client's pages start at address 0 of the fixed buffer. */
-	sqe->addr = from;
+	queue_prep_transfer(sqe, request->in.opcode, request->slot, from, fd,
+			    offset, len);
 	sqe->user_data = make_user_data(CQE_TRANSFER, request->slot);
 	slot->transferring = true;
 	return sqe;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * Fixture of the fuse io-uring selftests: a mount, its rings, and a server
- * that a test drives step by step.
+ * that a test drives step by step. A queue's memory and commands are those of
+ * tools/lib/fuse_ring.
  *
  * Everything a test sets up lives in its own process and mount namespace, so
  * that an exit, wanted or not, takes the mount and the connection with it.
@@ -25,6 +26,7 @@
 #include <liburing.h>
 
 #include "kselftest.h"
+#include "queue.h"
 
 /* Nothing here waits longer than this; slow debug kernels under TCG fit. */
 #define WAIT_MS 10000
@@ -101,8 +103,7 @@ struct ring_queue {
 	bool open;
 	bool stopped;
 	bool signals;		/* mount->ring_fd when there is something */
-	struct iovec headers;
-	struct iovec pool[FUSE_URING_MAX_POOLS];
+	struct queue_memory memory;
 	struct ring_slot *slots;
 	/* slots whose request nobody has taken yet, oldest first */
 	__u16 *arrived;

@@ -132,7 +132,7 @@ TEST_F(privilege, after_every_refusal_legacy_entries_still_work)
 	/* The pool holds as many payloads as there are entries. */
 	for (qid = 0; qid < self->mount.nr_queues; qid++)
 		ASSERT_LE(2 * self->mount.max_payload,
-			  self->mount.queues[qid].pool[0].iov_len);
+			  self->mount.queues[qid].memory.pool[0].iov_len);
 	ASSERT_EQ(0, register_all_with(&self->mount, 0));
 	check_served_by_ring(_metadata, self);
 }

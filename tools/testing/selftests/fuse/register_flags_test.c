@@ -329,7 +329,7 @@ TEST_F(flags, a_legacy_entry_is_refused_on_a_buffer_ring)
 	queue_fill_register(queue, 1, &reg);
 	memset(&reg.cmd, 0, sizeof(reg.cmd));
 	reg.nr_iov = 2;
-	reg.iov[1] = queue->pool[1];
+	reg.iov[1] = queue->memory.pool[1];
 	EXPECT_EQ(-EINVAL, queue_send_register(queue, &reg));
 	EXPECT_EQ(0, mount_works(&self->mount));
 	EXPECT_EQ(0, self->mount.device_requests);

@@ -95,10 +95,10 @@ static int register_on(FIXTURE_DATA(memory) * self, void *(*map)(void))
 		err = queue_open(&self->mount, qid, &self->mode);
 		if (err)
 			return err;
-		munmap(queue->pool[0].iov_base, queue->pool[0].iov_len);
-		queue->pool[0].iov_base = map();
-		if (queue->pool[0].iov_base == MAP_FAILED) {
-			queue->pool[0].iov_base = NULL;
+		munmap(queue->memory.pool[0].iov_base, queue->memory.pool[0].iov_len);
+		queue->memory.pool[0].iov_base = map();
+		if (queue->memory.pool[0].iov_base == MAP_FAILED) {
+			queue->memory.pool[0].iov_base = NULL;
 			return -ENXIO;
 		}
 		err = queue_register(queue, 0);
@@ -323,7 +323,7 @@ static int serve_on_queue_memory(FIXTURE_DATA(memory) * self)
 
 static struct iovec *pool_of(FIXTURE_DATA(memory) * self)
 {
-	return &self->mount.queues[first_online_cpu()].pool[0];
+	return &self->mount.queues[first_online_cpu()].memory.pool[0];
 }
 
 TEST_F(memory, unmapping_the_pool_fails_requests_only_in_place)

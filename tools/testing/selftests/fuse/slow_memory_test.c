@@ -123,8 +123,8 @@ static int register_slow(FIXTURE_DATA(slow) * self, int fd, bool headers)
 
 		err = queue_open(&self->mount, qid, &self->mode);
 		if (!err)
-			err = map_file_over(headers ? &queue->headers :
-						      &queue->pool[0], fd);
+			err = map_file_over(headers ? &queue->memory.headers :
+						      &queue->memory.pool[0], fd);
 		if (!err)
 			err = queue_register(queue, 0);
 	}
@@ -199,9 +199,9 @@ static long commit_from_slow_headers(void *arg)
 	if (err)
 		return err;
 	request_fill_reply(&request, 0, NULL, call.reply_len);
-	memcpy(self->fs.data[NODE_OPTED_IN], queue->headers.iov_base,
+	memcpy(self->fs.data[NODE_OPTED_IN], queue->memory.headers.iov_base,
 	       HEADERS_SIZE);
-	err = map_file_over(&queue->headers, reply_fd);
+	err = map_file_over(&queue->memory.headers, reply_fd);
 	if (err)
 		return err;
 	/* Accepted or refused: only that it ends is of interest. */

@@ -89,7 +89,7 @@ TEST_F(zero_copy, the_last_slot_of_the_table_is_accepted)
 
 static int occupy(struct ring_queue *queue, unsigned int index)
 {
-	struct iovec memory = queue->headers;
+	struct iovec memory = queue->memory.headers;
 	__u64 tag = 0;
 
 	return io_uring_register_buffers_update_tag(&queue->ring, index,
