@@ -20,7 +20,7 @@ static const char * const mode_names[] = {
 	[FUSE_RING_ZERO_COPY] = "zero-copy",
 };
 
-#define NR_MODES (sizeof(mode_names) / sizeof(mode_names[0]))
+#define NR_MODES (FUSE_RING_ZERO_COPY + 1)
 
 const char *fuse_ring_mode_name(enum fuse_ring_mode mode)
 {

@@ -27,11 +27,6 @@
 
 /* Where libfuse has no versioned symbols, its header makes this a macro. */
 #undef fuse_session_loop_mt
-EXPORT int fuse_session_loop_mt(struct fuse_session *se,
-				struct fuse_loop_config *config);
-/* Under this name libfuse calls it itself. */
-EXPORT int fuse_session_loop_mt_312(struct fuse_session *se,
-				    struct fuse_loop_config *config);
 
 static void log_line(void *data, const char *line)
 {
@@ -141,15 +136,16 @@ EXPORT int fuse_session_loop(struct fuse_session *se)
 }
 
 /* Its versions differ in what @config is, which is of no use here. */
-int fuse_session_loop_mt(struct fuse_session *se,
-			 struct fuse_loop_config *config)
+EXPORT int fuse_session_loop_mt(struct fuse_session *se,
+				struct fuse_loop_config *config)
 {
 	(void)config;
 	return loop_over_rings(se, false);
 }
 
-int fuse_session_loop_mt_312(struct fuse_session *se,
-			     struct fuse_loop_config *config)
+/* Under this name libfuse calls it itself. */
+EXPORT int fuse_session_loop_mt_312(struct fuse_session *se,
+				    struct fuse_loop_config *config)
 {
 	return fuse_session_loop_mt(se, config);
 }

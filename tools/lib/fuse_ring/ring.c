@@ -63,7 +63,7 @@ struct ring_queue {
 	struct fuse_ring_req *early;
 
 	int event_fd;
-	_Atomic(struct fuse_ring_req *) answered;
+	struct fuse_ring_req *_Atomic answered;
 	/* files that RWF_NOWAIT does not work with, by number */
 	int blocking_files[64];
 };
@@ -507,11 +507,12 @@ static void choose_layout(struct ring_queue *queue, enum fuse_ring_mode mode)
 static int set_mode(struct ring_queue *queue, enum fuse_ring_mode mode)
 {
 	bool was_legacy = queue->mode == FUSE_RING_LEGACY;
+	bool is_legacy = mode == FUSE_RING_LEGACY;
 
 	queue->mode = mode;
 	choose_layout(queue, mode);
 	if (queue->memory.headers.iov_base) {
-		if (was_legacy == (mode == FUSE_RING_LEGACY))
+		if (was_legacy == is_legacy)
 			return 0;
 		queue_memory_unmap(&queue->memory);
 	}
@@ -865,7 +866,8 @@ int ring_prepare(struct fuse_ring **result,
 	ring->mode = mode;
 	ring->workers.max = options.workers;
 	if (!(connection->kernel_flags & RING_HAS_BUFRING))
-		strcpy(ring->why_not_more, "the kernel has no buffer rings");
+		snprintf(ring->why_not_more, sizeof(ring->why_not_more),
+			 "the kernel has no buffer rings");
 
 	err = start_threads(ring);
 	if (!err)
@@ -890,6 +892,7 @@ static void log_mode(struct fuse_ring *ring)
 {
 	const struct ring_queue *queue = &ring->queues[0];
 	const struct queue_layout *layout = &queue->layout;
+
 	ring_log(&ring->options,
 		 "%s, %u queues of %u requests and %zu KiB of payload buffers%s%s",
 		 fuse_ring_mode_name(ring->mode), ring->nr_queues,

@@ -7,6 +7,7 @@
 #ifndef FUSE_RING_UAPI_H
 #define FUSE_RING_UAPI_H
 
+#include <assert.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <linux/fuse.h>
@@ -74,7 +75,7 @@ struct ring_command {
 
 #ifdef FUSE_HAS_IO_URING_BUFRING
 #define RING_SAME(ours, theirs)						\
-	_Static_assert((ours) == (theirs), #ours " is not " #theirs)
+	static_assert((ours) == (theirs), #ours " is not " #theirs)
 
 RING_SAME(RING_HAS_BUFRING, FUSE_HAS_IO_URING_BUFRING);
 RING_SAME(RING_OVER_IO_URING, FUSE_OVER_IO_URING);
