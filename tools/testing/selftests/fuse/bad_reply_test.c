@@ -195,6 +195,13 @@ TEST_F(bad_reply, another_unique_id_fails_the_request)
 	check_client(_metadata, self, -ENOENT);
 }
 
+TEST_F(bad_reply, the_unique_id_of_an_interrupt_fails_the_request)
+{
+	EXPECT_EQ(0, commit_with_header(&self->request, 0,
+					self->request.in.unique | 1));
+	check_client(_metadata, self, -ENOENT);
+}
+
 TEST_F(bad_reply, a_notification_fails_the_request)
 {
 	EXPECT_EQ(0, commit_with_header(&self->request, 1, 0));
