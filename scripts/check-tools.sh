@@ -303,5 +303,55 @@ ok 1 selftests: fuse: a_test
 # 1..3
 END
 counts "silence is a failure" "0 passed, 1 failed, 0 skipped" </dev/null
+counts "a program that could not be started is a failure" "0 passed, 1 failed, 0 skipped" <<'END'
+# selftests: fuse: a_test
+ok 1 selftests: fuse: a_test # XFAIL
+END
+
+# What a run leaves: the times and faults beside a log, and what another parser
+# than ours reads in the files made of them.
+run=$box/run
+mkdir -p "$run"
+printf '# selftests: fuse: io_test
+# 1..4
+# #  RUN           io.pinned.reads ...
+# ok 1 io.pinned.reads
+# #  RUN           io.pinned.writes ...
+# # io_test.c:7:writes:Expected "a" < "b" && c > d\t(\001\033\377)
+# # second line
+# not ok 2 io.pinned.writes
+# ok 3 io.zero_copy.reads # SKIP needs <this> & "that"
+# ok 4 io.zero_copy.writes # SKIP needs <this> & "that"
+not ok 1 selftests: fuse: io_test # exit=1
+' >"$run/ktap.log"
+seq 10 0.25 12.5 >"$run/ktap.times"
+echo "the kernel complained: <BUG>" >"$run/faults"
+expect "faults beside the tests count" test "$("$vmtest" --summary "$run/ktap.log" "$run" | tail -n 1)" = \
+	"1 passed, 2 failed, 2 skipped"
+expect "a JUnit file says the same" python3 - "$run/junit.xml" <<'END'
+import sys, xml.etree.ElementTree as tree
+
+root = tree.parse(sys.argv[1]).getroot()
+suites = root.findall("testsuite")
+assert [s.get("name") for s in suites] == ["io_test", "run"]
+assert [root.get(k) for k in ("tests", "failures", "skipped")] == ["5", "2", "2"]
+io = suites[0]
+assert [io.get(k) for k in ("tests", "failures", "skipped")] == ["4", "1", "2"]
+cases = {c.get("name"): c for c in root.iter("testcase")}
+assert cases["io.pinned.reads"].get("classname") == "fuse.io_test"
+assert cases["io.pinned.reads"].get("time") == "0.250"
+assert len(cases["io.pinned.reads"]) == 0
+assert cases["io.pinned.writes"].get("time") == "0.750"
+want = 'io_test.c:7:writes:Expected "a" < "b" && c > d\t(???)'
+failure = cases["io.pinned.writes"].find("failure")
+assert failure.get("message") == want, failure.get("message")
+assert failure.text == want + "\nsecond line\n", failure.text
+skipped = cases["io.zero_copy.reads"].find("skipped")
+assert skipped.get("message") == 'needs <this> & "that"'
+assert cases["the kernel complained: <BUG>"].find("failure") is not None
+END
+expect "skips are listed by reason" test "$(cat "$run/skips")" = '2 skipped: needs <this> & "that"
+    io_test: io.zero_copy.reads
+    io_test: io.zero_copy.writes'
 
 exit $bad

@@ -29,8 +29,9 @@ usage()
 	  -t SECONDS  time limit of the whole run (default 600)
 	  -i          qemu counts instructions: one is a nanosecond to the guest
 	  -s          an interactive shell instead of the tests
-	  vmtest.sh --summary LOG   counts the tests of a KTAP log
-	  vmtest.sh --scan LOG      shows the complaints in a kernel log
+	  vmtest.sh --summary LOG [DIR]   counts the tests of a KTAP log, writes
+	                                  DIR/junit.xml and DIR/skips
+	  vmtest.sh --scan LOG            shows the complaints in a kernel log
 	END
 }
 
@@ -40,65 +41,18 @@ die()
 	exit 1
 }
 
-# Counts single tests, not programs: the ones inside a program if it reports
-# any. A program that fails although its tests passed (a crash, a timeout) and
-# a test that was planned but never reported are failures too.
+# What a KTAP log comes to; with a directory, also what a run leaves there: a
+# JUnit file and the list of skipped tests by reason.
 summary()
 {
-	awk '
-	function strip(s) { sub(/\r$/, "", s); return s }
-	function skip(what, why) {
-		skips++
-		sub(/.*# SKIP[ \t]*/, "", why)
-		reasons[why] = reasons[why] (reasons[why] ? ", " : "") what
-		if (!(why in seen)) { seen[why] = 1; order[++n] = why }
-	}
-	function fail(what) { fails++; failed[fails] = what }
-	{ $0 = strip($0) }
-	/^# selftests: / { prog = $NF; inner = 0; planned = 0; bad = 0; next }
-	/^# 1\.\.[0-9]+/ { split($2, p, /\.\./); planned = p[2] + 0; next }
-	/^# ok [0-9]+/ {
-		inner++
-		name = $4 == "-" ? $5 : $4
-		if (/# SKIP/) skip(name, $0); else passes++
-		next
-	}
-	/^# not ok [0-9]+/ {
-		inner++
-		name = $5 == "-" ? $6 : $5
-		if (/# XFAIL/) passes++
-		else { bad++; fail(prog ": " name) }
-		next
-	}
-	/^ok [0-9]+ selftests: / {
-		programs++
-		if (inner < planned)
-			for (i = inner; i < planned; i++) fail(prog ": planned but not reported")
-		if (!inner) { if (/# SKIP/) skip(prog, $0); else passes++ }
-		prog = ""
-		next
-	}
-	/^not ok [0-9]+ selftests: / {
-		programs++
-		why = $0; sub(/^[^#]*# */, "", why)
-		if (inner < planned && inner)
-			for (i = inner; i < planned; i++)
-				fail(prog ": planned but not reported (" why ")")
-		else if (!bad) fail(prog ": " why)
-		prog = ""
-		next
-	}
-	END {
-		if (prog != "") fail(prog ": never finished")
-		if (!programs) fail("no test program reported a result")
-		for (i = 1; i <= n; i++)
-			printf "skipped: %s (%s)\n", reasons[order[i]],
-				order[i] ? order[i] : "no reason given"
-		for (i = 1; i <= fails; i++)
-			printf "FAILED: %s\n", failed[i]
-		printf "%d passed, %d failed, %d skipped\n", passes, fails, skips
-		exit fails > 0
-	}' "$1"
+	local log=$1 dir=${2:-} more=()
+
+	if [ -n "$dir" ]; then
+		more=(-v junit="$dir/junit.xml" -v skips="$dir/skips")
+		[ ! -f "$dir/ktap.times" ] || more+=(-v times="$dir/ktap.times")
+		[ ! -f "$dir/faults" ] || more+=(-v faults="$dir/faults")
+	fi
+	awk "${more[@]}" -f "$here/ktap_report.awk" "$log"
 }
 
 # Lines the kernel prints only when something is wrong with it.
@@ -120,12 +74,12 @@ scan()
 	! grep -a -n -E "$complaints" "$1"
 }
 
+here=$(cd "$(dirname "$0")" && pwd -P)
 case ${1:-} in
---summary)	summary "${2:?a KTAP log}"; exit ;;
+--summary)	summary "${2:?a KTAP log}" "${3:-}"; exit ;;
 --scan)		scan "${2:?a kernel log}"; exit ;;
 esac
 
-here=$(cd "$(dirname "$0")" && pwd -P)
 engine='' icount='' image='' tree='' obj='' report='' tests='' args='' command='' params=''
 memory=1G cpus=2 limit=600 shell=''
 while getopts e:k:S:O:r:T:a:c:p:m:n:t:ish opt; do
@@ -162,7 +116,8 @@ if [ -z "$engine" ]; then
 	engine=qemu
 	[ "${image##*/}" != linux ] || engine=uml
 fi
-rm -f "$report"/{ktap.log,kernel.log,verdict,kmemleak,engine.log,guest.env}
+rm -f "$report"/{ktap.log,ktap.times,kernel.log,verdict,kmemleak,engine.log} \
+	"$report"/{guest.env,faults,summary,junit.xml,skips}
 : >"$report/kernel.log"
 
 # A machine can have /dev/kvm and yet be unable to run a guest. A kernel that
@@ -246,10 +201,22 @@ if [ -n "$shell" ]; then
 	exit 0
 fi
 
+# Live to the terminal, and to a log that comes with the time of each line.
+record()
+{
+	local line
+
+	while IFS= read -r line || [ -n "$line" ]; do
+		line=${line%$'\r'}
+		printf '%s\n' "$line"
+		printf '%s\n' "$line" >&3
+		echo "$EPOCHREALTIME" >&4
+	done 3>"$report/ktap.log" 4>"$report/ktap.times"
+}
+
 # In the foreground, so that Ctrl-C reaches the guest too.
 started=$SECONDS
-"boot_$engine" timeout --foreground -k 5 "$limit" </dev/null |
-	sed -u 's/\r$//' | tee "$report/ktap.log"
+"boot_$engine" timeout --foreground -k 5 "$limit" </dev/null | record
 rc=${PIPESTATUS[0]}
 
 # Faults beside the tests' own count as one failed test each.
@@ -258,6 +225,7 @@ complain()
 {
 	faults=$((faults + 1))
 	echo "FAILED: $*"
+	echo "$*" >>"$report/faults"
 }
 
 echo
@@ -285,9 +253,12 @@ if [ -s "$report/kmemleak" ]; then
 	complain "kmemleak found leaks:"
 	head -n 60 "$report/kmemleak" | sed 's/^/    /'
 fi
-passed=0 failed=0 skipped=0
-[ -n "$command" ] ||
-	read -r passed _ failed _ skipped _ < <(tail -n 1 "$report/summary")
 echo "$engine, $((SECONDS - started)) seconds; logs in $report"
-[ -n "$command" ] || echo "$passed passed, $((failed + faults)) failed, $skipped skipped"
-[ $((failed + faults)) = 0 ]
+if [ -n "$command" ]; then
+	[ $faults = 0 ]
+else
+	summary "$report/ktap.log" "$report" >"$report/summary"
+	rc=$?
+	tail -n 1 "$report/summary"
+	exit $rc
+fi

@@ -1,0 +1,267 @@
+#!/usr/bin/awk -f
+# SPDX-License-Identifier: GPL-2.0
+#
+# Judges the KTAP log of a kselftest run: what was skipped and what failed, and
+# last a line that counts. Single tests count, not programs: the ones inside a
+# program if it reports any. A program that fails although its tests passed (a
+# crash, a timeout) and a test that was planned but never reported are failures
+# too.
+#
+# -v junit=FILE	writes a JUnit file too
+# -v skips=FILE	and a list of the skipped tests by reason
+# -v times=FILE	has a time stamp in seconds for each line of the log
+# -v faults=FILE	has a line for each failure that the log cannot show
+
+function result(kind, prog, name, text, seconds)
+{
+	kinds[++n] = kind
+	progs[n] = prog
+	names[n] = name
+	texts[n] = text
+	seconds_of[n] = seconds
+	count[kind]++
+	if (!((prog, "") in of)) {
+		of[prog, ""] = 1
+		order[++nr_progs] = prog
+	}
+	of[prog, kind]++
+	of[prog, "all"]++
+	of[prog, "time"] += seconds
+}
+
+function fail(prog, name, text, seconds)
+{
+	result("fail", prog, name, text, seconds)
+}
+
+function skip(prog, name, line, seconds,	why)
+{
+	why = line
+	sub(/.*# SKIP[ \t]*/, "", why)
+	if (why == "")
+		why = "no reason given"
+	result("skip", prog, name, why, seconds)
+	if (!(why in skipped_for))
+		reason[++nr_reasons] = why
+	skipped_for[why]++
+	skipped[why] = skipped[why] (skipped[why] ? "\n" : "") n
+}
+
+# Seconds since the last result or the start of the test
+function elapsed(	begin)
+{
+	begin = begun
+	begun = now
+	return now > begin ? now - begin : 0
+}
+
+function planned_but_not_reported(text,	i)
+{
+	for (i = inner; i < planned; i++)
+		fail(prog, "planned but not reported" text, diagnostics, 0)
+}
+
+function end_program()
+{
+	programs++
+	prog = ""
+	diagnostics = ""
+}
+
+# "ok 3 - name # SKIP reason", or without the dash
+function test_name(first)
+{
+	return $first == "-" ? $(first + 1) : $first
+}
+
+{
+	sub(/\r$/, "")
+	if (times && (getline stamp <times) > 0)
+		now = stamp + 0
+}
+
+/^# selftests: / {
+	prog = $NF
+	inner = planned = bad = 0
+	diagnostics = ""
+	begun = now
+	next
+}
+
+/^# 1\.\.[0-9]+/ {
+	split($2, plan, /\.\./)
+	planned = plan[2] + 0
+	next
+}
+
+/^# ok [0-9]+/ {
+	inner++
+	if (/# SKIP/)
+		skip(prog, test_name(4), $0, elapsed())
+	else
+		result("pass", prog, test_name(4), "", elapsed())
+	diagnostics = ""
+	next
+}
+
+/^# not ok [0-9]+/ {
+	inner++
+	if (/# XFAIL/) {
+		result("pass", prog, test_name(5), "", elapsed())
+	} else {
+		bad++
+		fail(prog, test_name(5), diagnostics, elapsed())
+	}
+	diagnostics = ""
+	next
+}
+
+/^ok [0-9]+ selftests: / {
+	if (inner < planned)
+		planned_but_not_reported("")
+	if (!inner) {
+		if (/# SKIP/)
+			skip(prog, prog, $0, elapsed())
+		else if (/# XFAIL/)
+			# A shell that cannot start it has the same status.
+			fail(prog, "nothing reported", diagnostics, elapsed())
+		else
+			result("pass", prog, prog, "", elapsed())
+	}
+	end_program()
+	next
+}
+
+/^not ok [0-9]+ selftests: / {
+	why = $0
+	sub(/^[^#]*# */, "", why)
+	if (inner < planned && inner)
+		planned_but_not_reported(" (" why ")")
+	else if (!bad)
+		fail(prog, why, diagnostics, elapsed())
+	end_program()
+	next
+}
+
+# What the harness says about the test that runs
+/^# #  RUN / {
+	begun = now
+	diagnostics = ""
+	next
+}
+
+/^# # +(OK|FAIL|SKIP) / {
+	next
+}
+
+prog {
+	line = $0
+	sub(/^# (# )?/, "", line)
+	diagnostics = diagnostics line "\n"
+}
+
+# Bytes that XML cannot hold in any form become question marks.
+function xml(text)
+{
+	gsub(/[\001-\010\013\014\016-\037\177-\377]/, "?", text)
+	gsub(/&/, "\\&amp;", text)
+	gsub(/</, "\\&lt;", text)
+	gsub(/>/, "\\&gt;", text)
+	return text
+}
+
+# Line ends would become spaces there.
+function attribute(name, text)
+{
+	text = xml(text)
+	gsub(/"/, "\\&quot;", text)
+	gsub(/\n/, "\\&#10;", text)
+	gsub(/\t/, "\\&#9;", text)
+	return " " name "=\"" text "\""
+}
+
+function time_of(seconds)
+{
+	return times ? sprintf(" time=\"%.3f\"", seconds) : ""
+}
+
+function counts(all, failures, skips)
+{
+	return sprintf(" tests=\"%d\" failures=\"%d\" skipped=\"%d\"",
+		       all, failures, skips)
+}
+
+function write_case(i,	message)
+{
+	printf "    <testcase%s%s%s", attribute("classname", "fuse." progs[i]),
+		attribute("name", names[i]), time_of(seconds_of[i]) >junit
+	if (kinds[i] == "pass") {
+		print "/>" >junit
+	} else if (kinds[i] == "skip") {
+		print "><skipped" attribute("message", texts[i]) "/></testcase>" >junit
+	} else {
+		message = texts[i]
+		sub(/\n.*/, "", message)
+		print "><failure" attribute("message", message ? message : names[i]) ">" \
+			xml(texts[i]) "</failure></testcase>" >junit
+	}
+}
+
+function write_junit(	p, i, all)
+{
+	for (p = 1; p <= nr_progs; p++)
+		all += of[order[p], "time"]
+	print "<?xml version=\"1.0\" encoding=\"UTF-8\"?>" >junit
+	print "<testsuites name=\"fuse\"" \
+		counts(n, count["fail"], count["skip"]) time_of(all) ">" >junit
+	for (p = 1; p <= nr_progs; p++) {
+		print "  <testsuite" attribute("name", order[p]) \
+			counts(of[order[p], "all"], of[order[p], "fail"],
+			       of[order[p], "skip"]) \
+			time_of(of[order[p], "time"]) ">" >junit
+		for (i = 1; i <= n; i++)
+			if (progs[i] == order[p])
+				write_case(i)
+		print "  </testsuite>" >junit
+	}
+	print "</testsuites>" >junit
+	close(junit)
+}
+
+function write_skips(	r, i, some, list)
+{
+	printf "" >skips
+	for (r = 1; r <= nr_reasons; r++) {
+		printf "%d skipped: %s\n", skipped_for[reason[r]], reason[r] >skips
+		some = split(skipped[reason[r]], list, "\n")
+		for (i = 1; i <= some; i++)
+			printf "    %s: %s\n", progs[list[i]], names[list[i]] >skips
+	}
+	close(skips)
+}
+
+END {
+	if (prog != "")
+		fail(prog, "never finished", diagnostics, elapsed())
+	if (!programs)
+		fail("run", "no test program reported a result", "", 0)
+	while (faults && (getline line <faults) > 0)
+		fail("run", line, "", 0)
+	for (i = 1; i <= nr_reasons; i++) {
+		some = split(skipped[reason[i]], list, "\n")
+		line = names[list[1]]
+		for (j = 2; j <= some; j++)
+			line = line ", " names[list[j]]
+		printf "skipped: %s (%s)\n", line, reason[i]
+	}
+	for (i = 1; i <= n; i++)
+		if (kinds[i] == "fail")
+			printf "FAILED: %s: %s\n", progs[i], names[i]
+	printf "%d passed, %d failed, %d skipped\n",
+		count["pass"], count["fail"], count["skip"]
+	if (junit)
+		write_junit()
+	if (skips)
+		write_skips()
+	exit count["fail"] > 0
+}
