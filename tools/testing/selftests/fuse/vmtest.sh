@@ -23,6 +23,7 @@ usage()
 	  -T TESTS    only these test programs
 	  -a ARGS     arguments for them, as in -a '-t short_read'
 	  -c CMD      run this shell command in place of the selftests
+	  -u USER     run either as this user, a name or a number
 	  -p PARAMS   more kernel parameters
 	  -m SIZE     memory of the guest (default 1G)
 	  -n CPUS     processors of the guest in qemu (default 2)
@@ -80,9 +81,9 @@ case ${1:-} in
 --scan)		scan "${2:?a kernel log}"; exit ;;
 esac
 
-engine='' icount='' image='' tree='' obj='' report='' tests='' args='' command='' params=''
+engine='' icount='' image='' tree='' obj='' report='' tests='' args='' command='' user='' params=''
 memory=1G cpus=2 limit=600 shell=''
-while getopts e:k:S:O:r:T:a:c:p:m:n:t:ish opt; do
+while getopts e:k:S:O:r:T:a:c:u:p:m:n:t:ish opt; do
 	case $opt in
 	e)	engine=$OPTARG ;;
 	k)	image=$OPTARG ;;
@@ -92,6 +93,7 @@ while getopts e:k:S:O:r:T:a:c:p:m:n:t:ish opt; do
 	T)	tests=$OPTARG ;;
 	a)	args=$OPTARG ;;
 	c)	command=$OPTARG ;;
+	u)	user=$OPTARG ;;
 	p)	params=$OPTARG ;;
 	m)	memory=$OPTARG ;;
 	n)	cpus=$OPTARG ;;
@@ -145,7 +147,7 @@ esac
 # end at the first space.
 {
 	printf '%s=%q\n' tree "$tree" obj "$obj" tests "$tests" args "$args" \
-		command "$command" shell "$shell" TERM "${TERM:-dumb}"
+		command "$command" user "$user" shell "$shell" TERM "${TERM:-dumb}"
 	# An emulated processor is slower than the tests' own limits allow for.
 	[ "${accel:-}" != tcg ] || echo "export kselftest_override_timeout=$limit"
 } >"$report/guest.env"

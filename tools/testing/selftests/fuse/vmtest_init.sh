@@ -19,6 +19,8 @@ ln -s /proc/self/fd /dev/fd
 for i in 0:stdin 1:stdout 2:stderr; do
 	ln -s "/proc/self/fd/${i%:*}" "/dev/${i#*:}"
 done
+# As udev has it
+[ ! -c /dev/fuse ] || chmod 666 /dev/fuse
 mount -t devpts -o ptmxmode=666 none /dev/pts
 ln -sf pts/ptmx /dev/ptmx
 mount -t tmpfs none /dev/shm
@@ -36,7 +38,7 @@ else
 fi
 
 terminal=/dev/$vmtest_terminal
-tree='' obj='' tests='' args='' command='' shell=''
+tree='' obj='' tests='' args='' command='' user='' shell=''
 # shellcheck source=/dev/null
 . /run/report/guest.env
 export TERM
@@ -57,6 +59,18 @@ for k in $keep; do
 	mount -c --bind "/proc/self/fd/$fd" "${k#*:}"
 	exec {fd}<&-
 done
+# Another user may not get to where the tree is: there is a way for all.
+as_user=()
+if [ -n "$user" ]; then
+	mkdir -p /run/tests/tree /run/tests/obj
+	mount --bind "$tree" /run/tests/tree
+	mount --bind "$obj" /run/tests/obj
+	tree=/run/tests/tree obj=/run/tests/obj
+	as_user=(setpriv --reuid "$(id -u "$user" 2>/dev/null || echo "$user")"
+		 --regid "$(id -g "$user" 2>/dev/null || echo "$user")"
+		 --clear-groups)
+	chmod 666 "$terminal"
+fi
 ip link set lo up 2>/dev/null
 # Huge pages for the tests that want them, where the kernel has any.
 [ ! -w /proc/sys/vm/nr_hugepages ] || echo 16 >/proc/sys/vm/nr_hugepages
@@ -72,7 +86,7 @@ if [ -n "$shell" ]; then
 else
 	stty raw -echo
 	if [ -n "$command" ]; then
-		bash -c "$command"
+		"${as_user[@]}" bash -c "$command"
 	else
 		only=()
 		if [ -n "$tests" ]; then
@@ -84,7 +98,7 @@ else
 			t=${t^^}
 			export "KSELFTEST_${t//[^A-Z0-9]/_}_ARGS=$args"
 		done
-		make -s --no-print-directory -C "$tree/tools/testing/selftests" \
+		"${as_user[@]}" make -s --no-print-directory -C "$tree/tools/testing/selftests" \
 			O="$obj" TARGETS=fuse "${only[@]}" run_tests
 	fi
 	verdict=$?
