@@ -273,18 +273,39 @@ static_checkers()
 	[ ! -s "$work/static.new" ]
 }
 
-# vm ENGINE DEBUG BASE: the selftests on one kernel.
+# vm ENGINE DEBUG BASE [OPTION...]: the selftests on one kernel. Options are
+# vmtest.sh's; a report of another name is one of them.
 vm()
 {
-	local image name=$1 limit=900
+	local engine=$1 image name=$1 limit=900
 
 	[ "$1" != qemu ] || limit=2400
 	[ "$2" = 0 ] || name=$name-debug
 	[ "$3" = 0 ] || name=base-$name
 	image=$(ENGINE=$1 DEBUG=$2 BASE=$3 "$TOP/scripts/kernel.sh")
 	"$TOP/scripts/selftests.sh" all
-	"$fuse/vmtest.sh" -e "$1" -k "$image" -S "$LINUX" -O "$BUILD/selftests" \
-		-r "$REPORTS/$name" -m 2G -t "$limit"
+	shift 3
+	"$fuse/vmtest.sh" -e "$engine" -k "$image" -S "$LINUX" \
+		-O "$BUILD/selftests" -r "$REPORTS/$name" -m 2G -t "$limit" "$@"
+}
+
+# Without privileges all works but zero-copy, for which they are needed.
+unprivileged()
+{
+	local ktap=$REPORTS/uml-unprivileged/ktap.log mode
+
+	vm uml 0 0 -u nobody -r "$REPORTS/uml-unprivileged"
+	for mode in legacy bufring pinned; do
+		grep -qE "^# ok [0-9]+ io\.$mode\.[a-z_0-9]+\$" "$ktap" || {
+			echo "no test of mode $mode passed"
+			return 1
+		}
+	done
+	if grep -E '^# ok [0-9]+ [a-z_]+\.zero_copy[a-z_0-9]*\.[a-z_0-9]+$' "$ktap"; then
+		echo "tests of what needs root passed"
+		return 1
+	fi
+	tail -n 1 "$REPORTS/uml-unprivileged/summary"
 }
 
 # A kernel without the series: what it can do passes, what the series adds is
@@ -323,6 +344,7 @@ run "other configurations build"		other_configurations
 run "sparse and W=1 on fs/fuse"			static_checkers
 run "selftests in UML"				vm uml 0 0
 run "selftests in UML, debug kernel"		vm uml 1 0
+run "selftests as an unprivileged user"		unprivileged
 run "selftests on unpatched $KVER"		unpatched
 run "selftests in qemu, 2 CPUs, debug kernel"	vm qemu 1 0
 

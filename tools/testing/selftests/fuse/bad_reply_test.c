@@ -74,8 +74,9 @@ FIXTURE_SETUP(bad_reply)
 	self->mount.answer = test_fs_answer;
 	self->mount.fs = &self->fs;
 	ASSERT_EQ(0, mount_open(&self->mount, NULL));
-	if (variant->mode.flags && !kernel_has_bufrings(&self->mount))
-		SKIP(return, NO_BUFRINGS);
+	impossible = mode_impossible(&self->mount, &variant->mode);
+	if (impossible)
+		SKIP(return, "%s", impossible);
 	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &variant->mode));
 	ASSERT_EQ(0, client_start(&self->client, first_online_cpu(), get_value,
 				  self->mount.dir));

@@ -47,8 +47,9 @@ FIXTURE_SETUP(buffers)
 	self->mount.fs = &self->fs;
 	self->cpu = first_online_cpu();
 	ASSERT_EQ(0, mount_open(&self->mount, NULL));
-	if (!kernel_has_bufrings(&self->mount))
-		SKIP(return, NO_BUFRINGS);
+	impossible = flags_impossible(&self->mount, variant->flags);
+	if (impossible)
+		SKIP(return, "%s", impossible);
 }
 
 FIXTURE_TEARDOWN(buffers)

@@ -19,11 +19,26 @@ FIXTURE(detect)
 	char parameter[8];	/* as it was */
 };
 
+static int get_parameter(char value[8])
+{
+	int fd = open(PARAMETER, O_RDONLY);
+	int err = fd < 0 || read(fd, value, 7) < 1 ? -errno : 0;
+
+	if (fd >= 0)
+		close(fd);
+	return err;
+}
+
+/* Only root can, but nobody has to where it is right already. */
 static int set_parameter(const char *value)
 {
-	int fd = open(PARAMETER, O_WRONLY);
-	int err = fd < 0 || write(fd, value, strlen(value)) < 0 ? -errno : 0;
+	char now[8] = "";
+	int fd, err;
 
+	if (!get_parameter(now) && now[0] == value[0])
+		return 0;
+	fd = open(PARAMETER, O_WRONLY);
+	err = fd < 0 || write(fd, value, strlen(value)) < 0 ? -errno : 0;
 	if (fd >= 0)
 		close(fd);
 	return err;
@@ -32,14 +47,10 @@ static int set_parameter(const char *value)
 FIXTURE_SETUP(detect)
 {
 	const char *impossible = ring_tests_impossible();
-	int fd;
 
 	if (impossible)
 		SKIP(return, "%s", impossible);
-	fd = open(PARAMETER, O_RDONLY);
-	ASSERT_LE(0, fd);
-	ASSERT_LT(0, read(fd, self->parameter, sizeof(self->parameter) - 1));
-	close(fd);
+	ASSERT_EQ(0, get_parameter(self->parameter));
 	ASSERT_EQ(0, test_fs_open(&self->fs, 4096));
 	self->mount.answer = test_fs_answer;
 	self->mount.fs = &self->fs;
@@ -78,7 +89,8 @@ TEST_F(detect, io_uring_is_not_offered_when_the_parameter_forbids_it)
 {
 	const struct mount_options options = { .no_uring = true };
 
-	ASSERT_EQ(0, set_parameter("N"));
+	if (set_parameter("N") == -EACCES)
+		SKIP(return, PARAMETER " can only be set by root");
 	ASSERT_EQ(0, mount_open(&self->mount, &options));
 	EXPECT_EQ(0, self->mount.init_flags & (1ULL << 41));
 	EXPECT_EQ(0, self->mount.init_flags & (1ULL << 44));

@@ -108,12 +108,15 @@ FIXTURE_SETUP(fault)
 
 	if (impossible)
 		SKIP(return, "%s", impossible);
+	if (!has_privilege(CAP_SYS_ADMIN))
+		SKIP(return, "fault injection needs CAP_SYS_ADMIN");
 	if (access(FAIL_NTH, W_OK))
 		SKIP(return, "kernel has no fault injection (no " FAIL_NTH ")");
 	ASSERT_EQ(0, test_fs_open(&self->fs, 64 * KIB));
 	ASSERT_EQ(0, open_mount(self));
-	if (variant->mode.flags && !kernel_has_bufrings(&self->mount))
-		SKIP(return, NO_BUFRINGS);
+	impossible = mode_impossible(&self->mount, &variant->mode);
+	if (impossible)
+		SKIP(return, "%s", impossible);
 	if (set_up_injection())
 		SKIP(return, "kernel has no failslab or fail_page_alloc in debugfs");
 }

@@ -4,6 +4,7 @@
  * and what a process may lock and do.
  */
 #include <grp.h>
+#include <limits.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -17,7 +18,6 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-#include <linux/capability.h>
 
 #include "fuse_ring_internal.h"
 
@@ -265,8 +265,12 @@ int set_memlock(unsigned long bytes)
 	if (getrlimit(RLIMIT_MEMLOCK, &limit))
 		return complain_errno("getrlimit(RLIMIT_MEMLOCK)");
 	limit.rlim_cur = bytes;
-	if (limit.rlim_max < limit.rlim_cur)
-		limit.rlim_max = limit.rlim_cur;
+	if (limit.rlim_max < limit.rlim_cur) {
+		if (has_privilege(CAP_SYS_RESOURCE))
+			limit.rlim_max = limit.rlim_cur;
+		else
+			limit.rlim_cur = limit.rlim_max;
+	}
 	if (setrlimit(RLIMIT_MEMLOCK, &limit))
 		return complain_errno("setrlimit(RLIMIT_MEMLOCK)");
 	return 0;
@@ -286,12 +290,55 @@ int become_user_with_memlock(unsigned long bytes)
 	const struct rlimit limit = { bytes, RLIM_INFINITY };
 	const uid_t uid = test_user();
 
+	if (!has_privilege(CAP_SETUID))
+		return set_memlock(bytes);
 	if (setrlimit(RLIMIT_MEMLOCK, &limit))
 		return complain_errno("setrlimit(RLIMIT_MEMLOCK)");
 	if (setgroups(0, NULL) || setresgid(uid, uid, uid) ||
 	    setresuid(uid, uid, uid))
 		return complain_errno("becoming an unprivileged user");
 	return 0;
+}
+
+static __u64 privileges;
+
+static bool in_initial_user_namespace(void)
+{
+	char map[64];
+	unsigned int inside, outside, count;
+
+	if (read_text("/proc/self/uid_map", map, sizeof(map)) <= 0)
+		return true;	/* a kernel that has no others */
+	return sscanf(map, "%u %u %u", &inside, &outside, &count) == 3 &&
+	       inside == 0 && outside == 0 && count == UINT_MAX;
+}
+
+static __u64 effective_capabilities(void)
+{
+	struct __user_cap_header_struct header = {
+		.version = _LINUX_CAPABILITY_VERSION_3,
+	};
+	struct __user_cap_data_struct data[2];
+
+	if (syscall(__NR_capget, &header, data))
+		return 0;
+	return (__u64)data[1].effective << 32 | data[0].effective;
+}
+
+/* A container's root may, too. */
+bool may_mount(void)
+{
+	return effective_capabilities() & 1ULL << CAP_SYS_ADMIN;
+}
+
+void note_privileges(void)
+{
+	privileges = in_initial_user_namespace() ? effective_capabilities() : 0;
+}
+
+bool has_privilege(unsigned int capability)
+{
+	return privileges & 1ULL << capability;
 }
 
 int drop_capability(unsigned int capability)

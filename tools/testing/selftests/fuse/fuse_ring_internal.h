@@ -8,6 +8,7 @@
 #include "fuse_ring_test.h"
 
 #define ENABLE_URING "/sys/module/fuse/parameters/enable_uring"
+#define FUSECTL_DIR "/sys/fs/fuse/connections"
 
 /* Prints what failed and why, returns -errno. */
 int complain_errno(const char *what);
@@ -16,6 +17,11 @@ int ms_until(__u64 deadline);
 /* Length, or a negative errno */
 ssize_t read_text(const char *path, char *text, size_t size);
 int write_text(const char *path, const char *text);
+/* Mounts that nobody else sees, in a user namespace if that takes one */
+int enter_private_mounts(void);
+/* Notes what has_privilege() is to say from now on. */
+void note_privileges(void);
+bool may_mount(void);
 /* -ETIMEDOUT after WAIT_MS */
 int wait_readable(int fd, const char *what);
 /* mount_wait() that ends with -ENODATA when @other_fd is readable */

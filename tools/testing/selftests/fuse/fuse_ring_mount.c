@@ -17,14 +17,40 @@
 
 #include "fuse_ring_internal.h"
 
-#define FUSECTL_DIR "/sys/fs/fuse/connections"
+/* The process becomes root there, which is its user here. */
+static int enter_user_namespace(void)
+{
+	char uid_map[32], gid_map[32];
+	int err;
 
-static int enter_private_mounts(void)
+	snprintf(uid_map, sizeof(uid_map), "0 %u 1", geteuid());
+	snprintf(gid_map, sizeof(gid_map), "0 %u 1", getegid());
+	if (unshare(CLONE_NEWUSER))
+		return complain_errno("unshare(CLONE_NEWUSER)");
+	err = write_text("/proc/self/uid_map", uid_map);
+	if (!err)
+		err = write_text("/proc/self/setgroups", "deny");
+	if (!err)
+		err = write_text("/proc/self/gid_map", gid_map);
+	if (err)
+		complain("mapping the user into its namespace: %s",
+			 strerror(-err));
+	return err;
+}
+
+int enter_private_mounts(void)
 {
 	static bool entered;
+	int err;
 
 	if (entered)
 		return 0;
+	note_privileges();
+	if (!may_mount()) {
+		err = enter_user_namespace();
+		if (err)
+			return err;
+	}
 	if (unshare(CLONE_NEWNS))
 		return complain_errno("unshare(CLONE_NEWNS)");
 	if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL))
@@ -459,6 +485,8 @@ void mount_close(struct fuse_mount *mount)
 {
 	unsigned int qid;
 
+	if (!mount->dir[0])
+		return;	/* never opened, or not that far */
 	if (mount->abort_fd >= 0) {
 		mount_abort(mount);
 		close(mount->abort_fd);

@@ -8,10 +8,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "fuse_ring_internal.h"
+
+#define FUSE_CTL_SUPER_MAGIC 0x65735543
 
 void complain(const char *format, ...)
 {
@@ -119,6 +124,13 @@ bool cpu_is_online(unsigned int cpu)
 	return cpu < cpu_list_end("/sys/devices/system/cpu/online");
 }
 
+static bool fusectl_is_mounted(void)
+{
+	struct statfs fs;
+
+	return !statfs(FUSECTL_DIR, &fs) && fs.f_type == FUSE_CTL_SUPER_MAGIC;
+}
+
 const char *ring_tests_impossible(void)
 {
 	static char reason[160];
@@ -126,8 +138,15 @@ const char *ring_tests_impossible(void)
 	char value[16];
 	int fd, err;
 
-	if (geteuid())
-		return "mounting needs root";
+	err = enter_private_mounts();
+	if (err && !has_privilege(CAP_SYS_ADMIN)) {
+		snprintf(reason, sizeof(reason),
+			 "mounting needs CAP_SYS_ADMIN or a user namespace: %s",
+			 strerror(-err));
+		return reason;
+	}
+	if (!has_privilege(CAP_SYS_ADMIN) && !fusectl_is_mounted())
+		return "no fusectl on " FUSECTL_DIR ", and mounting it needs CAP_SYS_ADMIN";
 
 	fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
 	if (fd < 0) {
@@ -139,8 +158,9 @@ const char *ring_tests_impossible(void)
 
 	err = io_uring_queue_init(4, &ring, IORING_SETUP_SQE128 | RING_FLAGS);
 	if (err) {
-		snprintf(reason, sizeof(reason), "io_uring_setup: %s",
-			 strerror(-err));
+		snprintf(reason, sizeof(reason), "io_uring_setup: %s%s",
+			 strerror(-err),
+			 err == -EPERM ? " (kernel.io_uring_disabled)" : "");
 		return reason;
 	}
 	io_uring_queue_exit(&ring);
@@ -158,6 +178,138 @@ const char *ring_tests_impossible(void)
 		write_text(ENABLE_URING, "N");
 	}
 	return NULL;
+}
+
+static size_t pages_of(size_t bytes)
+{
+	size_t page_size = getpagesize();
+
+	return (bytes + page_size - 1) / page_size * page_size;
+}
+
+/* What a queue in this mode counts against RLIMIT_MEMLOCK */
+static size_t locked_by(const struct ring_mode *mode)
+{
+	size_t bytes = 0;
+	unsigned int pool;
+
+	if (mode->flags & FUSE_URING_PINNED_HEADERS)
+		bytes += pages_of(mode->depth *
+				  sizeof(struct fuse_uring_req_header));
+	if (mode->flags & FUSE_URING_PINNED_BUFFERS)
+		for (pool = 0; pool < mode->nr_pools; pool++)
+			bytes += pages_of((size_t)mode->pool[pool].buf_size *
+					  mode->pool[pool].nr);
+	return bytes;
+}
+
+/*
+ * Whether a user who has @used bytes locked can lock a page more, that is:
+ * whether the user has no more than @used locked. Nothing tells directly.
+ */
+static bool locked_at_most(struct io_uring *ring, struct iovec *page,
+			   size_t used, const struct rlimit *own)
+{
+	const struct rlimit limit = {
+		.rlim_cur = used + page->iov_len, .rlim_max = own->rlim_max,
+	};
+	bool fits = false;
+
+	if (setrlimit(RLIMIT_MEMLOCK, &limit))
+		return false;
+	if (!io_uring_register_buffers(ring, page, 1)) {
+		io_uring_unregister_buffers(ring);
+		fits = true;
+	}
+	return fits;
+}
+
+/*
+ * Waits until the user has that much left of RLIMIT_MEMLOCK: the ring of a test
+ * before this one may be about to go.
+ */
+static bool wait_until_lockable(size_t bytes, const struct rlimit *own)
+{
+	const struct timespec pause = { .tv_nsec = 1000000 };
+	__u64 deadline = now_ms() + WAIT_MS / 2;
+	struct iovec page = { .iov_len = getpagesize() };
+	struct io_uring ring;
+	bool fits = false;
+
+	page.iov_base = mmap(NULL, page.iov_len, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (page.iov_base == MAP_FAILED)
+		return false;
+	if (!io_uring_queue_init(1, &ring, 0)) {
+		while (!fits) {
+			fits = locked_at_most(&ring, &page,
+					      own->rlim_max - bytes, own);
+			if (!ms_until(deadline))
+				break;
+			if (!fits)
+				nanosleep(&pause, NULL);
+		}
+		io_uring_queue_exit(&ring);
+	}
+	munmap(page.iov_base, page.iov_len);
+	return fits;
+}
+
+static const char *locking_impossible(size_t bytes)
+{
+	static char reason[160];
+	struct rlimit limit;
+	bool fits;
+
+	if (getrlimit(RLIMIT_MEMLOCK, &limit))
+		return "getrlimit(RLIMIT_MEMLOCK) fails";
+	limit.rlim_cur = limit.rlim_max;
+	if (limit.rlim_max != RLIM_INFINITY) {
+		fits = bytes < limit.rlim_max &&
+		       wait_until_lockable(bytes, &limit);
+		if (!fits) {
+			snprintf(reason, sizeof(reason),
+				 "needs CAP_IPC_LOCK, or %zu KiB left of RLIMIT_MEMLOCK (%llu KiB)",
+				 bytes / 1024,
+				 (unsigned long long)limit.rlim_max / 1024);
+			return reason;
+		}
+	}
+	return setrlimit(RLIMIT_MEMLOCK, &limit) ?
+	       "setrlimit(RLIMIT_MEMLOCK) fails" : NULL;
+}
+
+const char *exact_memlock_impossible(void)
+{
+	struct rlimit limit;
+
+	if (has_privilege(CAP_SETUID))
+		return NULL;
+	if (getrlimit(RLIMIT_MEMLOCK, &limit))
+		return "getrlimit(RLIMIT_MEMLOCK) fails";
+	if (!wait_until_lockable(limit.rlim_max, &limit))
+		return "needs CAP_SETUID: this user has other memory locked";
+	return setrlimit(RLIMIT_MEMLOCK, &limit) ?
+	       "setrlimit(RLIMIT_MEMLOCK) fails" : NULL;
+}
+
+const char *flags_impossible(const struct fuse_mount *mount, __u64 flags)
+{
+	if (flags && !kernel_has_bufrings(mount))
+		return NO_BUFRINGS;
+	if (flags & FUSE_URING_ZERO_COPY && !has_privilege(CAP_SYS_ADMIN))
+		return "zero-copy needs CAP_SYS_ADMIN";
+	return NULL;
+}
+
+const char *mode_impossible(const struct fuse_mount *mount,
+			    const struct ring_mode *mode)
+{
+	const char *reason = flags_impossible(mount, mode->flags);
+
+	if (reason || !locked_by(mode) || has_privilege(CAP_IPC_LOCK))
+		return reason;
+	return locking_impossible(mount->nr_queues * locked_by(mode));
 }
 
 bool kernel_has_bufrings(const struct fuse_mount *mount)

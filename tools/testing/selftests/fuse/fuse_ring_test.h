@@ -18,6 +18,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <linux/capability.h>
 #include <linux/types.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -169,12 +170,27 @@ __printf(1, 2)
 void complain(const char *format, ...);
 
 /*
- * NULL if this system can run ring tests at all, else the reason for a SKIP. A
- * module parameter that is off is none if it can be set: mount_open() does so
- * for as long as INIT takes.
+ * These return NULL if something can be tested here, else the reason for a
+ * SKIP, which names what is missing.
+ *
+ * Any ring at all. A module parameter that is off is no reason if it can be
+ * set: mount_open() does so for as long as INIT takes. A process that may not
+ * mount has a user namespace of its own afterwards, where it may.
  */
 const char *ring_tests_impossible(void);
+/* Queues with these REGISTER flags */
+const char *flags_impossible(const struct fuse_mount *mount, __u64 flags);
+/* All queues in this mode, which takes memory */
+const char *mode_impossible(const struct fuse_mount *mount,
+			    const struct ring_mode *mode);
+/* Knowing to the page what counts against RLIMIT_MEMLOCK */
+const char *exact_memlock_impossible(void);
 bool kernel_has_bufrings(const struct fuse_mount *mount);
+/*
+ * A capability (CAP_*) of the initial user namespace, which nothing replaces,
+ * when the test began
+ */
+bool has_privilege(unsigned int capability);
 
 #define NO_BUFRINGS							\
 	"kernel has no fuse buffer rings (FUSE_HAS_IO_URING_BUFRING is not offered)"
@@ -312,7 +328,8 @@ int wait_until_pinned_is(long kib);
 int wait_until_pinned_by_is(pid_t pid, long kib);
 /*
  * Gives up root and all capabilities for good. The user is one that nobody
- * else uses, so that nothing else counts against its RLIMIT_MEMLOCK.
+ * else uses, so that nothing else counts against its RLIMIT_MEMLOCK. Who has no
+ * root to give up stays who it is, with the limit or the highest one allowed.
  */
 int become_user_with_memlock(unsigned long bytes);
 uid_t test_user(void);

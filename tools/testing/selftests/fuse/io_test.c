@@ -175,8 +175,9 @@ FIXTURE_SETUP(io)
 		SKIP(return, "%s", impossible);
 	ASSERT_EQ(0, mount_open(&self->mount, NULL));
 	mount_set_readahead(&self->mount, MIB / KIB);
-	if (variant->mode->flags && !kernel_has_bufrings(&self->mount))
-		SKIP(return, NO_BUFRINGS);
+	impossible = mode_impossible(&self->mount, variant->mode);
+	if (impossible)
+		SKIP(return, "%s", impossible);
 	ASSERT_EQ(0, test_fs_open(&self->fs, FILE_SIZE));
 	ASSERT_EQ(0, test_fs_serve(&self->fs, &self->mount, variant->mode,
 				   variant->ring_flags));

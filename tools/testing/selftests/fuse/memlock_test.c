@@ -42,9 +42,13 @@ FIXTURE_SETUP(memlock)
 		SKIP(return, "%s", impossible);
 	if (getpagesize() != PAGE)
 		SKIP(return, "the figures are for pages of 4 KiB");
+	impossible = exact_memlock_impossible();
+	if (impossible)
+		SKIP(return, "%s", impossible);
 	ASSERT_EQ(0, mount_open(&self->mount, &small_requests));
-	if (!kernel_has_bufrings(&self->mount))
-		SKIP(return, NO_BUFRINGS);
+	impossible = flags_impossible(&self->mount, PINNED_FLAGS);
+	if (impossible)
+		SKIP(return, "%s", impossible);
 	/* An io_uring made by root does not count against a user's limit. */
 	ASSERT_EQ(0, queue_open(&self->mount, 0, &pinned));
 	ASSERT_EQ(0, mount_open(&self->other, &small_requests));
@@ -148,6 +152,8 @@ TEST_F(memlock, more_entries_of_a_queue_pin_nothing_more)
 
 TEST_F(memlock, the_limit_does_not_bind_cap_ipc_lock)
 {
+	if (!has_privilege(CAP_IPC_LOCK))
+		SKIP(return, "needs CAP_IPC_LOCK");
 	ASSERT_EQ(0, set_memlock(0));
 	EXPECT_EQ(0, register_with(&self->mount, PINNED_FLAGS));
 	EXPECT_EQ(ALL_PAGES * 4, pinned_kib(getpid()));

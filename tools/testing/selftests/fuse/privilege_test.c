@@ -8,13 +8,19 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <linux/capability.h>
 
 #include "kselftest_harness.h"
 #include "test_fs.h"
 
 static const struct ring_mode zero_copy = {
 	.flags = ZERO_COPY_FLAGS,
+	.depth = 2,
+	.nr_pools = 1,
+	.pool = { { DEFAULT_MAX_WRITE, 2 } },
+};
+
+static const struct ring_mode pinned = {
+	.flags = PINNED_FLAGS,
 	.depth = 2,
 	.nr_pools = 1,
 	.pool = { { DEFAULT_MAX_WRITE, 2 } },
@@ -37,8 +43,9 @@ FIXTURE_SETUP(privilege)
 	self->mount.answer = test_fs_answer;
 	self->mount.fs = &self->fs;
 	ASSERT_EQ(0, mount_open(&self->mount, NULL));
-	if (!kernel_has_bufrings(&self->mount))
-		SKIP(return, NO_BUFRINGS);
+	impossible = flags_impossible(&self->mount, FUSE_URING_BUFRING);
+	if (impossible)
+		SKIP(return, "%s", impossible);
 	for (qid = 0; qid < self->mount.nr_queues; qid++)
 		ASSERT_EQ(0, queue_open(&self->mount, qid, &zero_copy));
 }
@@ -77,6 +84,11 @@ static void check_served_by_ring(struct __test_metadata *_metadata,
 
 TEST_F(privilege, root_gets_zero_copy)
 {
+	const char *impossible = flags_impossible(&self->mount,
+						  ZERO_COPY_FLAGS);
+
+	if (impossible)
+		SKIP(return, "%s", impossible);
 	ASSERT_EQ(0, register_all_with(&self->mount, ZERO_COPY_FLAGS));
 	check_served_by_ring(_metadata, self);
 }
@@ -92,6 +104,11 @@ TEST_F(privilege, zero_copy_is_refused_without_cap_sys_admin)
 
 TEST_F(privilege, no_other_capability_is_needed_for_zero_copy)
 {
+	const char *impossible = flags_impossible(&self->mount,
+						  ZERO_COPY_FLAGS);
+
+	if (impossible)
+		SKIP(return, "%s", impossible);
 	ASSERT_EQ(0, drop_capability(CAP_IPC_LOCK));
 	ASSERT_EQ(0, set_memlock(RLIM_INFINITY));
 	ASSERT_EQ(0, register_all_with(&self->mount, ZERO_COPY_FLAGS));
@@ -107,7 +124,12 @@ TEST_F(privilege, invalid_flags_are_told_before_missing_privilege)
 
 TEST_F(privilege, without_zero_copy_a_user_gets_pinned_memory)
 {
+	const char *impossible;
+
 	ASSERT_EQ(0, become_user_with_memlock(RLIM_INFINITY));
+	impossible = mode_impossible(&self->mount, &pinned);
+	if (impossible)
+		SKIP(return, "%s", impossible);
 	EXPECT_EQ(-EPERM, register_with(&self->mount, ZERO_COPY_FLAGS));
 	ASSERT_EQ(0, register_all_with(&self->mount, PINNED_FLAGS));
 	check_served_by_ring(_metadata, self);
@@ -139,9 +161,14 @@ TEST_F(privilege, after_every_refusal_legacy_entries_still_work)
 
 TEST_F(privilege, memory_that_comes_later_is_taken)
 {
+	const char *impossible;
+
 	ASSERT_EQ(0, become_user_with_memlock(0));
 	EXPECT_EQ(-ENOMEM, register_with(&self->mount, PINNED_FLAGS));
 	ASSERT_EQ(0, set_memlock(RLIM_INFINITY));
+	impossible = mode_impossible(&self->mount, &pinned);
+	if (impossible)
+		SKIP(return, "%s", impossible);
 	ASSERT_EQ(0, register_all_with(&self->mount, PINNED_FLAGS));
 	check_served_by_ring(_metadata, self);
 }

@@ -179,8 +179,9 @@ FIXTURE_SETUP(bounds)
 		SKIP(return, "the figures are for pages of 4 KiB");
 	ASSERT_EQ(0, test_fs_open(&self->fs, 4096));
 	ASSERT_EQ(0, open_mount(self));
-	if (!kernel_has_bufrings(&self->mount))
-		SKIP(return, NO_BUFRINGS);
+	impossible = flags_impossible(&self->mount, FUSE_URING_BUFRING);
+	if (impossible)
+		SKIP(return, "%s", impossible);
 	ASSERT_EQ(PAYLOAD, self->mount.max_payload);
 }
 
@@ -246,8 +247,16 @@ static bool enough_memory(const struct ring_mode *mode)
 
 TEST_F(bounds, register_pinned)
 {
-	if (!variant->expected && !enough_memory(variant->mode))
+	struct ring_mode mode = *variant->mode;
+	const char *impossible = NULL;
+
+	mode.flags = PINNED_FLAGS;
+	if (!variant->expected && !enough_memory(&mode))
 		SKIP(return, "not enough memory to pin this much");
+	if (!variant->expected)
+		impossible = mode_impossible(&self->mount, &mode);
+	if (impossible)
+		SKIP(return, "%s", impossible);
 	check_result(_metadata, self, variant->expected,
 		     register_queues(self, variant, PINNED_FLAGS));
 }
@@ -282,8 +291,9 @@ FIXTURE_SETUP(live)
 	mode.flags = variant->flags;
 	mode.pool[0].buf_size = DEFAULT_MAX_WRITE;
 	ASSERT_EQ(0, mount_open(&self->mount, NULL));
-	if (!kernel_has_bufrings(&self->mount))
-		SKIP(return, NO_BUFRINGS);
+	impossible = flags_impossible(&self->mount, variant->flags);
+	if (impossible)
+		SKIP(return, "%s", impossible);
 	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &mode));
 }
 

@@ -50,8 +50,9 @@ FIXTURE_SETUP(flags)
 		SKIP(return, "%s", impossible);
 	ASSERT_EQ(0, test_fs_open(&self->fs, 4096));
 	ASSERT_EQ(0, open_mount(self));
-	if (!kernel_has_bufrings(&self->mount))
-		SKIP(return, NO_BUFRINGS);
+	impossible = flags_impossible(&self->mount, FUSE_URING_BUFRING);
+	if (impossible)
+		SKIP(return, "%s", impossible);
 }
 
 FIXTURE_TEARDOWN(flags)
@@ -111,9 +112,13 @@ static int expected_result(__u64 flags)
 
 TEST_F(flags, exactly_seven_combinations_make_a_queue)
 {
+	const char *impossible = flags_impossible(&self->mount,
+						  ZERO_COPY_FLAGS);
 	unsigned int accepted = 0;
 	__u64 flags;
 
+	if (impossible)
+		SKIP(return, "%s", impossible);
 	for (flags = 0; flags < 32; flags++) {
 		int result;
 
@@ -130,8 +135,12 @@ TEST_F(flags, exactly_seven_combinations_make_a_queue)
 
 TEST_F(flags, a_mount_works_with_every_valid_combination)
 {
+	const char *impossible = flags_impossible(&self->mount,
+						  ZERO_COPY_FLAGS);
 	unsigned int n;
 
+	if (impossible)
+		SKIP(return, "%s", impossible);
 	for (n = 0; n < ARRAY_SIZE(valid_flags); n++) {
 		ASSERT_EQ(0, reopen_mount(self));
 		ASSERT_EQ(0, serve_with(&self->mount, valid_flags[n]));
@@ -293,9 +302,13 @@ TEST_F(flags, a_later_entry_with_another_init_is_refused_and_harms_nothing)
 
 TEST_F(flags, a_later_entry_with_other_flags_is_refused_and_harms_nothing)
 {
+	const char *impossible = flags_impossible(&self->mount,
+						  ZERO_COPY_FLAGS);
 	struct ring_queue *queue = &self->mount.queues[0];
 	unsigned int n;
 
+	if (impossible)
+		SKIP(return, "%s", impossible);
 	for (n = 1; n < ARRAY_SIZE(valid_flags); n++) {
 		ASSERT_EQ(0, reopen_mount(self));
 		ASSERT_EQ(0, serve_slot_0(&self->mount, valid_flags[n]));

@@ -70,8 +70,9 @@ FIXTURE_SETUP(memory)
 	};
 	ASSERT_EQ(0, test_fs_open(&self->fs, PAYLOAD));
 	ASSERT_EQ(0, open_mount(self));
-	if (!kernel_has_bufrings(&self->mount))
-		SKIP(return, NO_BUFRINGS);
+	impossible = mode_impossible(&self->mount, &self->mode);
+	if (impossible)
+		SKIP(return, "%s", impossible);
 }
 
 FIXTURE_TEARDOWN(memory)

@@ -73,8 +73,9 @@ FIXTURE_SETUP(slow)
 	/* Exiting servers send no FLUSH, which they would wait for. */
 	self->fs.open_flags = FOPEN_NOFLUSH;
 	ASSERT_EQ(0, mount_open(&self->mount, &options));
-	if (!kernel_has_bufrings(&self->mount))
-		SKIP(return, NO_BUFRINGS);
+	impossible = mode_impossible(&self->mount, &self->mode);
+	if (impossible)
+		SKIP(return, "%s", impossible);
 	ASSERT_EQ(0, mount_open(&self->other, NULL));
 	self->mount.answer = test_fs_answer;
 	self->mount.fs = &self->fs;

@@ -86,8 +86,9 @@ FIXTURE_SETUP(stress)
 	if (impossible)
 		SKIP(return, "%s", impossible);
 	ASSERT_EQ(0, mount_open(&self->mount, NULL));
-	if (variant->mode.flags && !kernel_has_bufrings(&self->mount))
-		SKIP(return, NO_BUFRINGS);
+	impossible = mode_impossible(&self->mount, &variant->mode);
+	if (impossible)
+		SKIP(return, "%s", impossible);
 	self->seed = number_from("FUSE_STRESS_SEED", time(NULL));
 	self->operations = number_from("FUSE_STRESS_OPS", DEFAULT_OPS);
 	TH_LOG("FUSE_STRESS_SEED=%u FUSE_STRESS_OPS=%u", self->seed,

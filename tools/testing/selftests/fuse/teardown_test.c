@@ -90,8 +90,9 @@ FIXTURE_SETUP(teardown)
 	ASSERT_EQ(0, test_fs_open(&self->fs, FILE_SIZE));
 	self->cpu = first_online_cpu();
 	ASSERT_EQ(0, open_mount(self));
-	if (variant->mode.flags && !kernel_has_bufrings(&self->mount))
-		SKIP(return, NO_BUFRINGS);
+	impossible = mode_impossible(&self->mount, &variant->mode);
+	if (impossible)
+		SKIP(return, "%s", impossible);
 }
 
 FIXTURE_TEARDOWN(teardown)

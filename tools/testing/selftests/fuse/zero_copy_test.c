@@ -44,8 +44,9 @@ FIXTURE_SETUP(zero_copy)
 	self->mount.answer = test_fs_answer;
 	self->mount.fs = &self->fs;
 	ASSERT_EQ(0, mount_open(&self->mount, NULL));
-	if (!kernel_has_bufrings(&self->mount))
-		SKIP(return, NO_BUFRINGS);
+	impossible = flags_impossible(&self->mount, ZERO_COPY_FLAGS);
+	if (impossible)
+		SKIP(return, "%s", impossible);
 }
 
 FIXTURE_TEARDOWN(zero_copy)
