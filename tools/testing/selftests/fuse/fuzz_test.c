@@ -362,7 +362,7 @@ static struct ring_queue *any_queue(struct fuzzer *fuzzer, struct chance *chance
 
 static void scribble_header(struct chance *chance, struct ring_queue *queue)
 {
-	struct fuse_uring_req_header *header = queue->headers.iov_base;
+	struct fuse_uring_req_header *header = queue->memory.headers.iov_base;
 
 	header += pick(chance, queue->nr_slots);
 	switch (pick(chance, 5)) {
@@ -380,7 +380,7 @@ static void scribble_header(struct chance *chance, struct ring_queue *queue)
 
 static void scribble(struct chance *chance, struct ring_queue *queue)
 {
-	struct iovec *pool = &queue->pool[pick(chance, FUSE_URING_MAX_POOLS)];
+	struct iovec *pool = &queue->memory.pool[pick(chance, FUSE_URING_MAX_POOLS)];
 
 	if (pool->iov_base && once_in(chance, 4))
 		bend(chance, pool->iov_base, pool->iov_len);
@@ -435,8 +435,8 @@ static void take_memory_away(struct fuzzer *fuzzer, struct ring_queue *queue)
 {
 	struct chance *chance = &fuzzer->chance;
 	bool headers = once_in(chance, 2);
-	struct iovec *region = headers ? &queue->headers :
-					 &queue->pool[pick(chance, 2)];
+	struct iovec *region = headers ? &queue->memory.headers :
+					 &queue->memory.pool[pick(chance, 2)];
 	bool pinned = fuzzer->mode.flags & (headers ? FUSE_URING_PINNED_HEADERS :
 						    FUSE_URING_PINNED_BUFFERS);
 	size_t page = pick(chance, (region->iov_len + 4095) / 4096 ?: 1);
