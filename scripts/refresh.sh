@@ -51,6 +51,7 @@ fi
 
 # The new files, as HEAD and as the last 'make tree' had them.
 kgit diff-tree -r --no-renames --diff-filter=A base HEAD >"$new/now"
+cut -f2 "$new/now" >"$new/names"
 kgit diff-tree -r --no-renames --diff-filter=A base "$applied" >"$new/then"
 : >"$new/copy"
 while read -r path; do
@@ -78,7 +79,7 @@ trailers()
 
 	kgit diff-tree -r --no-renames --diff-filter=A --name-only --no-commit-id "$1" |
 	while read -r path; do
-		cut -f2 "$new/now" | grep -qxF "$path" || continue
+		grep -qxF "$path" "$new/names" || continue
 		for dir in $WHOLE_DIRS; do
 			case $path in
 			"$dir"*)	path=$dir ;;
@@ -88,7 +89,7 @@ trailers()
 	done | sort -u
 }
 
-cut -f2 "$new/now" | sed 's/^/:(exclude)/' >"$new/exclude"
+sed 's/^/:(exclude)/' "$new/names" >"$new/exclude"
 mapfile -t exclude <"$new/exclude"
 : >"$new/named"
 n=0
