@@ -321,4 +321,118 @@ TEST_F(bad_reply, a_header_that_changes_while_it_is_read_does_no_harm)
 	check_client(_metadata, self, 7);
 }
 
+/*
+ * A mount whose requests are small, except for extended attributes: those have
+ * up to 64 KiB whatever was negotiated, and so exceed every payload buffer.
+ */
+
+#define SMALL_MAX_WRITE 4096
+#define SMALL_PAYLOAD 8192	/* FUSE_MIN_READ_BUFFER */
+#define XATTR_SIZE (64 * KIB)
+
+FIXTURE(small_payload)
+{
+	struct fuse_mount mount;
+	struct test_fs fs;
+};
+
+FIXTURE_VARIANT(small_payload)
+{
+	struct ring_mode mode;
+};
+
+FIXTURE_VARIANT_ADD(small_payload, legacy)
+{
+	.mode = { .depth = 2 },
+};
+
+FIXTURE_VARIANT_ADD(small_payload, bufring)
+{
+	.mode = { .flags = FUSE_URING_BUFRING, .depth = 2, .nr_pools = 1,
+		  .pool = { { SMALL_PAYLOAD, 2 } } },
+};
+
+FIXTURE_VARIANT_ADD(small_payload, pinned)
+{
+	.mode = { .flags = PINNED_FLAGS, .depth = 2, .nr_pools = 1,
+		  .pool = { { SMALL_PAYLOAD, 2 } } },
+};
+
+FIXTURE_SETUP(small_payload)
+{
+	const struct mount_options options = { .max_write = SMALL_MAX_WRITE };
+	const char *impossible = ring_tests_impossible();
+
+	if (impossible)
+		SKIP(return, "%s", impossible);
+	ASSERT_EQ(0, test_fs_open(&self->fs, 4096));
+	ASSERT_EQ(0, test_fs_mount(&self->fs, &self->mount, &options));
+	if (!kernel_has_bufrings(&self->mount))
+		SKIP(return, "7.2 without the series runs into a BUG() here");
+	ASSERT_EQ(SMALL_PAYLOAD, self->mount.max_payload);
+	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &variant->mode));
+}
+
+FIXTURE_TEARDOWN(small_payload)
+{
+	mount_close(&self->mount);
+	test_fs_close(&self->fs);
+}
+
+static long get_large_value(void *arg)
+{
+	static char value[XATTR_SIZE];
+	ssize_t len = getxattr(arg, "u", value, sizeof(value));
+
+	return len < 0 ? -errno : len;
+}
+
+/* What the client gets when the server claims a reply of so many bytes */
+static long result_of_claim(struct fuse_mount *mount, __u32 payload_sz)
+{
+	struct ring_request request;
+	struct client client;
+	int err;
+
+	err = client_start(&client, first_online_cpu(), get_large_value,
+			   mount->dir);
+	if (!err)
+		err = mount_wait_for(mount, FUSE_GETXATTR, &request);
+	if (!err)
+		err = commit_with_size(&request, payload_sz);
+	return err ?: client_wait_served(mount, &client);
+}
+
+TEST_F(small_payload, a_reply_longer_than_any_payload_fails_the_request)
+{
+	static const __u32 sizes[] = {
+		SMALL_PAYLOAD + 1, XATTR_SIZE - 1, XATTR_SIZE, XATTR_SIZE + 1,
+	};
+	unsigned int n;
+
+	EXPECT_EQ(SMALL_PAYLOAD, result_of_claim(&self->mount, SMALL_PAYLOAD));
+	for (n = 0; n < ARRAY_SIZE(sizes); n++)
+		EXPECT_EQ(-EINVAL, result_of_claim(&self->mount, sizes[n]));
+	EXPECT_EQ(0, mount_works(&self->mount));
+}
+
+static long set_large_value(void *arg)
+{
+	static char value[XATTR_SIZE];
+
+	return setxattr(arg, "u", value, sizeof(value), 0) ? -errno : 0;
+}
+
+TEST_F(small_payload, a_request_longer_than_any_payload_is_refused)
+{
+	unsigned int round;
+
+	/* More often than there are entries or buffers */
+	for (round = 0; round < 5; round++)
+		EXPECT_EQ(-E2BIG, client_call_served(&self->mount, ANY_CPU,
+						     set_large_value,
+						     self->mount.dir));
+	EXPECT_EQ(0, mount_works(&self->mount));
+}
+
 TEST_HARNESS_MAIN
