@@ -6,9 +6,11 @@
  */
 #include <fcntl.h>
 #include <signal.h>
+#include <linux/loop.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -498,6 +500,28 @@ TEST_F(zero_copy, an_abort_wakes_the_client_at_once)
 	EXPECT_EQ(-ENOTCONN, request_reply(&request, 0, NULL, 4096));
 }
 
+/*
+ * Memory of the client's own, which is free for others once it is gone, were
+ * it not for the server's fixed buffer. (KASAN sees a write to free memory.)
+ */
+TEST_F(zero_copy, pages_of_a_client_that_is_gone_stay_while_the_server_has_them)
+{
+	struct transfer transfer = {
+		.size = 4096, .flags = O_DIRECT, .huge = true,
+	};
+	int fd = self->fs.data_fd[NODE_DATA];
+	struct ring_request request;
+	struct client client;
+
+	HOLD_READ();
+	ASSERT_EQ(0, mount_abort(&self->mount));
+	EXPECT_EQ(-ECONNABORTED, client_wait(&client, WAIT_MS));
+	EXPECT_EQ(4096, request_transfer(&request, fd, 0, 4096));
+	/* The pages go when the slot is emptied, and only once. */
+	EXPECT_EQ(1, empty(request.queue, request.slot));
+	EXPECT_EQ(-EFAULT, request_transfer(&request, fd, 0, 4096));
+}
+
 TEST_F(zero_copy, a_server_that_ends_with_a_request_fails_it)
 {
 	struct transfer transfer = { .size = 4096, .flags = O_DIRECT };
@@ -562,6 +586,80 @@ TEST_F(zero_copy, direct_io_from_unaligned_memory)
 TEST_F(zero_copy, direct_io_from_huge_pages)
 {
 	check_direct(_metadata, self, true);
+}
+
+/*
+ * A loop device with direct I/O makes requests with memory of the kernel, of
+ * which not all has a reference count: they are copied.
+ */
+
+#define LOOP_CONTROL "/dev/loop-control"
+
+/* Returns the loop device, opened for direct I/O, which -EOPNOTSUPP lacks. */
+static int open_loop(const char *path)
+{
+	struct loop_config config = {
+		.block_size = 4096,
+		.info.lo_flags = LO_FLAGS_DIRECT_IO | LO_FLAGS_AUTOCLEAR,
+	};
+	int control = open(LOOP_CONTROL, O_RDWR | O_CLOEXEC);
+	int number, fd, err = 0;
+	char name[32];
+
+	if (control < 0)
+		return -errno;
+	number = ioctl(control, LOOP_CTL_GET_FREE);
+	close(control);
+	if (number < 0)
+		return -errno;
+	snprintf(name, sizeof(name), "/dev/loop%d", number);
+	fd = open(name, O_RDWR | O_DIRECT | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	config.fd = open(path, O_RDWR | O_CLOEXEC);
+	if (config.fd < 0 || ioctl(fd, LOOP_CONFIGURE, &config) ||
+	    ioctl(fd, LOOP_GET_STATUS64, &config.info))
+		err = -errno;
+	else if (!(config.info.lo_flags & LO_FLAGS_DIRECT_IO))
+		err = -EOPNOTSUPP;
+	if (config.fd >= 0)
+		close(config.fd);
+	if (!err)
+		return fd;
+	close(fd);
+	return err;
+}
+
+static long use_loop(void *arg)
+{
+	char *buffer = aligned_alloc(4096, 64 * KIB);
+	int fd = open_loop(arg);
+
+	if (fd < 0)
+		return fd;
+	if (pread(fd, buffer, 64 * KIB, 4096) != 64 * KIB)
+		return -errno ?: -EIO;
+	if (pattern_differs(buffer, 64 * KIB, 4096) >= 0)
+		return 1;
+	pattern_fill(buffer, 64 * KIB, 77);
+	if (pwrite(fd, buffer, 64 * KIB, MIB) != 64 * KIB)
+		return -errno ?: -EIO;
+	return close(fd);
+}
+
+TEST_F(zero_copy, direct_io_of_the_kernel_is_copied)
+{
+	char *data = self->fs.data[NODE_DATA];
+
+	if (access(LOOP_CONTROL, R_OK | W_OK))
+		SKIP(return, "no loop devices (" LOOP_CONTROL ")");
+	pattern_fill(data, FILE_SIZE, 0);
+	ASSERT_EQ(0, test_fs_serve(&self->fs, &self->mount, &zero_copy,
+				   RING_FLAGS));
+	ASSERT_EQ(0, client_call(use_loop, mount_path(&self->mount, "data")));
+	EXPECT_EQ(-1, pattern_differs(data + MIB, 64 * KIB, 77));
+	EXPECT_EQ(0, self->fs.zero_copied[NODE_DATA]);
+	EXPECT_LT(0, self->fs.copied[NODE_DATA]);
 }
 
 static long read_link(void *arg)
