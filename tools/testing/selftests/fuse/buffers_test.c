@@ -491,6 +491,86 @@ TEST_F(buffers, an_abort_frees_those_who_wait_for_a_buffer)
 	EXPECT_EQ(-1, client_wait(&c.client, WAIT_MS));
 }
 
+/*
+ * A second task with entries on a queue. What the kernel has for it waits
+ * until it looks, which it never does: it ends with a request on its way.
+ */
+struct second_server {
+	struct ring_queue queue;
+	struct fuse_mount *mount;
+	const struct ring_mode *mode;
+	unsigned int qid;
+	pthread_barrier_t barrier;
+	pthread_t thread;
+	int result;
+};
+
+static void *register_and_end(void *arg)
+{
+	struct second_server *second = arg;
+
+	second->result = queue_open_with(&second->queue, second->mount,
+					 second->qid, second->mode, RING_FLAGS,
+					 FIXED_BUFFERS_AS_NEEDED);
+	if (!second->result)
+		second->result = queue_register(&second->queue, 1);
+	pthread_barrier_wait(&second->barrier);
+	pthread_barrier_wait(&second->barrier);
+	return NULL;
+}
+
+static void start_second(struct __test_metadata *_metadata,
+			 FIXTURE_DATA(buffers) * self,
+			 struct second_server *second)
+{
+	second->mount = &self->mount;
+	second->qid = self->cpu;
+	pthread_barrier_init(&second->barrier, NULL, 2);
+	ASSERT_EQ(0, pthread_create(&second->thread, NULL, register_and_end,
+				    second));
+	pthread_barrier_wait(&second->barrier);
+	ASSERT_EQ(0, second->result);
+}
+
+static void end_second(struct __test_metadata *_metadata,
+		       struct second_server *second)
+{
+	pthread_barrier_wait(&second->barrier);
+	ASSERT_EQ(0, join_thread(second->thread, "the second server"));
+	queue_close(&second->queue);
+	pthread_barrier_destroy(&second->barrier);
+}
+
+TEST_F(buffers, a_buffer_of_an_entry_that_is_gone_reaches_one_who_waits)
+{
+	struct ring_mode mode = one_buffer;
+	struct second_server second = { .mode = &mode };
+	struct ring_request request;
+	struct call a, b;
+	unsigned int qid;
+
+	mode.flags = variant->flags;
+	for (qid = 0; qid < self->mount.nr_queues; qid++) {
+		ASSERT_EQ(0, queue_open(&self->mount, qid, &mode));
+		ASSERT_EQ(0, queue_register(&self->mount.queues[qid], 0));
+	}
+	/* The entry that came last is the first to get a request. */
+	start_second(_metadata, self, &second);
+	START_WAITING(&a, 10, 1);
+	START_WAITING(&b, 11, 2);
+	EXPECT_EQ(0, mount_expect_silence(&self->mount));
+
+	end_second(_metadata, &second);
+	EXPECT_EQ(-1, client_wait(&a.client, WAIT_MS));
+	EXPECT_EQ(0, ARRIVES(&request, 11));
+	ANSWER(&request);
+	FINISH(&b);
+
+	/* Its slot is free, too. */
+	EXPECT_EQ(0, queue_register(&self->mount.queues[self->cpu], 1));
+	EXPECT_EQ(0, mount_works(&self->mount));
+}
+
 /* Foreground and background requests of all sizes, from several clients */
 
 #define FILE_SIZE (2 * MIB)
