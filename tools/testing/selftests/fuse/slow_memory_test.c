@@ -3,7 +3,7 @@
  * A ring whose memory takes its time: it is a private mapping of a file on
  * another mount, so that a page arrives when the test answers a READ there.
  * While the kernel waits for it, in REGISTER, in a delivery or in a commit,
- * the ring's connection is aborted.
+ * the ring's connection is aborted, or a second REGISTER comes.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -274,10 +274,24 @@ static long look(void *arg)
 }
 
 /* A LOOKUP, which has payload both ways, and then an ACCESS */
-static int start_client(FIXTURE_DATA(slow) * self, struct client *client)
+static int start_lookup(FIXTURE_DATA(slow) * self, struct client *client)
 {
 	return client_start(client, first_online_cpu(), look,
 			    mount_path(&self->mount, "broken"));
+}
+
+static long get_value(void *arg)
+{
+	char value[16];
+
+	return getxattr(arg, "u", value, sizeof(value)) < 0 ? -errno : 0;
+}
+
+/* A GETXATTR: its per-op header goes first, and then the name as payload. */
+static int start_getxattr(FIXTURE_DATA(slow) * self, struct client *client)
+{
+	return client_start(client, first_online_cpu(), get_value,
+			    self->mount.dir);
 }
 
 static void abort_during_delivery(struct __test_metadata *_metadata,
@@ -287,7 +301,7 @@ static void abort_during_delivery(struct __test_metadata *_metadata,
 	struct client client;
 
 	start_server(_metadata, self, call);
-	ASSERT_EQ(0, start_client(self, &client));
+	ASSERT_EQ(0, start_getxattr(self, &client));
 	abort_during_fault(_metadata, self);
 	EXPECT_EQ(0, server_result_served(&self->other, &self->server));
 	EXPECT_EQ(-ECONNABORTED, client_wait(&client, WAIT_MS));
@@ -317,7 +331,7 @@ TEST_F(slow, an_abort_while_a_commit_waits_for_headers)
 	if (variant->flags & FUSE_URING_PINNED_HEADERS)
 		SKIP(return, "pinned headers are always there");
 	start_server(_metadata, self, commit_from_slow_headers);
-	ASSERT_EQ(0, start_client(self, &client));
+	ASSERT_EQ(0, start_lookup(self, &client));
 	/* Once for the delivery, once for the commit */
 	ASSERT_EQ(0, mount_wait_for(&self->other, FUSE_READ, &read));
 	ASSERT_EQ(0, request_answer(&read));
@@ -328,6 +342,127 @@ TEST_F(slow, an_abort_while_a_commit_waits_for_headers)
 	if (result != -ENOTCONN)
 		EXPECT_EQ(-ECONNABORTED, result);
 	expect_nothing_pinned(_metadata, self);
+}
+
+/*
+ * Two threads of a server make the same queue. The first waits for a page of
+ * its pool, so the second, whose own memory is there, has to wait for it.
+ */
+struct second_register {
+	FIXTURE_DATA(slow) * self;
+	struct ring_queue queue;
+	pid_t tid;
+	bool may_start;
+	bool ended;
+	int result;
+};
+
+static int wait_for_flag(const bool *flag)
+{
+	const struct timespec pause = { .tv_nsec = 200000 };
+	__u64 deadline = now_ms() + WAIT_MS;
+
+	while (!__atomic_load_n(flag, __ATOMIC_SEQ_CST)) {
+		if (now_ms() > deadline)
+			return -ETIMEDOUT;
+		nanosleep(&pause, NULL);
+	}
+	return 0;
+}
+
+static void *register_second(void *arg)
+{
+	struct second_register *second = arg;
+
+	__atomic_store_n(&second->tid, gettid(), __ATOMIC_SEQ_CST);
+	second->result = queue_open_with(&second->queue, &second->self->mount,
+					 0, &second->self->mode, RING_FLAGS,
+					 FIXED_BUFFERS_AS_NEEDED);
+	if (!second->result)
+		second->result = wait_for_flag(&second->may_start);
+	if (!second->result)
+		second->result = queue_register(&second->queue, 1);
+	__atomic_store_n(&second->ended, true, __ATOMIC_SEQ_CST);
+	/* Its entry goes when it does. */
+	for (;;)
+		pause();
+	return NULL;
+}
+
+static long register_twice(void *arg)
+{
+	struct second_register *second = arg;
+	struct ring_queue *queue = &second->self->mount.queues[0];
+	int fd = open_file(second->self, "data");
+	pthread_t thread;
+	int err;
+
+	if (fd < 0)
+		return fd;
+	err = -pthread_create(&thread, NULL, register_second, second);
+	if (!err)
+		err = queue_open(&second->self->mount, 0, &second->self->mode);
+	if (!err)
+		err = map_file_over(&queue->pool[0], fd);
+	if (!err)
+		err = queue_register(queue, 0);
+	if (!err)
+		err = wait_for_flag(&second->ended);
+	return err ?: second->result;
+}
+
+/* Waits until a thread is asleep in a way that only a kill ends. */
+static int wait_until_it_sleeps(pid_t pid, const struct second_register *second)
+{
+	const struct timespec pause = { .tv_nsec = 1000000 };
+	__u64 deadline = now_ms() + WAIT_MS;
+	char path[64], stat[256];
+	const char *state;
+
+	for (;;) {
+		FILE *file;
+
+		snprintf(path, sizeof(path), "/proc/%d/task/%d/stat", pid,
+			 __atomic_load_n(&second->tid, __ATOMIC_SEQ_CST));
+		file = fopen(path, "re");
+		state = file && fgets(stat, sizeof(stat), file) ?
+			strrchr(stat, ')') : NULL;
+		if (file)
+			fclose(file);
+		if (state && state[2] == 'D')
+			return 0;
+		if (__atomic_load_n(&second->ended, __ATOMIC_SEQ_CST))
+			return -EALREADY;
+		if (now_ms() > deadline)
+			return -ETIMEDOUT;
+		nanosleep(&pause, NULL);
+	}
+}
+
+TEST_F(slow, a_second_register_waits_for_the_queue_of_the_first)
+{
+	struct second_register *second;
+	struct ring_request read;
+
+	if (!(variant->flags & FUSE_URING_PINNED_BUFFERS))
+		SKIP(return, "buffers in place are not touched by REGISTER");
+	second = mmap(NULL, sizeof(*second), PROT_READ | PROT_WRITE,
+		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, second);
+	second->self = self;
+	ASSERT_EQ(0, server_start(&self->server, register_twice, second));
+	mount_close_device(&self->mount);
+	ASSERT_EQ(0, mount_wait_for(&self->other, FUSE_READ, &read));
+	__atomic_store_n(&second->may_start, true, __ATOMIC_SEQ_CST);
+	EXPECT_EQ(0, wait_until_it_sleeps(self->server.pid, second));
+	ASSERT_EQ(0, request_answer(&read));
+	EXPECT_EQ(0, server_result_served(&self->other, &self->server));
+	/* One queue: its pool, and a page of headers if those are pinned */
+	EXPECT_EQ((DEPTH * PAYLOAD +
+		   (variant->flags & FUSE_URING_PINNED_HEADERS ?
+		    HEADERS_SIZE : 0)) / 1024,
+		  pinned_kib(self->server.pid));
+	munmap(second, sizeof(*second));
 }
 
 TEST_HARNESS_MAIN
