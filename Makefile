@@ -8,6 +8,7 @@
 #   KERNEL=/path      a Linux 7.2 tree or tarball instead of Debian's package
 #   CACHE_DIR=/path   where downloads and compiler results are kept
 #   TEST="a b"        only these test programs; ARGS='-t name' for them
+#   MUTANT="a b"      only these of the faults that check-mutants puts in
 #   V=1               show the commands
 
 ENGINE	?= uml
@@ -45,6 +46,8 @@ help:
 	@echo '  run_tests   - prepare, build, boot and test: one summary line at the end'
 	@echo '  check       - all tests of the project: static checks, every commit of'
 	@echo '                the series, every engine (what .ci/run calls)'
+	@echo '  check-mutants - put faults into the kernel, one at a time: a test must'
+	@echo '                fail for each'
 	@echo
 	@echo 'Its steps:'
 	@echo '  deps        - install missing Debian packages (as root or with sudo)'
@@ -61,7 +64,7 @@ help:
 	@echo '  clean       - remove what was built; distclean - the kernel tree too'
 	@echo
 	@echo 'Variables: ENGINE=uml|qemu DEBUG=1 KERNEL=tree-or-tarball CACHE_DIR=dir'
-	@echo '           TEST="io_test ..." ARGS="-t name" V=1'
+	@echo '           TEST="io_test ..." ARGS="-t name" MUTANT="name ..." V=1'
 
 deps:
 	$(Q)scripts/deps.sh run
@@ -98,10 +101,13 @@ series: tree
 check:
 	$(Q)scripts/check.sh
 
+check-mutants:
+	$(Q)scripts/mutants.sh $(MUTANT)
+
 # The series and the tests live with the kernel tree, the builds go.
 clean:
 	$(Q)rm -rf build/uml build/uml-debug build/qemu build/qemu-debug \
-		build/base build/check \
+		build/base build/check build/mutants \
 		build/selftests build/fuse_ring build/series build/reports build/apt
 
 distclean:
@@ -109,4 +115,4 @@ distclean:
 	$(Q)rm -rf build
 
 .PHONY: help deps tree kernel selftests run_tests shell library bench refresh series check \
-	clean distclean
+	check-mutants clean distclean

@@ -6,6 +6,7 @@
 #   ENGINE=uml|qemu   User Mode Linux (default) or an x86_64 kernel for qemu
 #   DEBUG=1           with KASAN, lockdep, kmemleak...
 #   BASE=1            the untouched source, without the series
+#   WORKTREE=DIR      another tree, with its builds beside it
 #   W=1, C=2          as kbuild has them
 #
 # kernel.sh WORDS: builds these kbuild targets instead, "fs/fuse/" say.
@@ -42,6 +43,11 @@ if [ "${BASE:-0}" = 1 ]; then
 		kgit worktree prune
 		kgit worktree add -q --detach "$source" base
 	fi
+fi
+if [ -n "${WORKTREE:-}" ]; then
+	source=$WORKTREE
+	out=$(dirname "$WORKTREE")/$name
+	name=$(basename "$(dirname "$WORKTREE")")-$name
 fi
 [ -f "$source/Makefile" ] || die "there is no ${source#"$TOP"/}: run 'make tree' first"
 log=$REPORTS/kernel-$name.log
