@@ -358,7 +358,7 @@ TEST_F(memory, unmapping_the_pool_fails_requests_only_in_place)
 
 static struct iovec *headers_of(FIXTURE_DATA(memory) * self)
 {
-	return &self->mount.queues[first_online_cpu()].headers;
+	return &self->mount.queues[first_online_cpu()].memory.headers;
 }
 
 static void check_read_only(struct __test_metadata *_metadata,

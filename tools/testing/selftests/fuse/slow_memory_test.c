@@ -403,7 +403,7 @@ static long register_twice(void *arg)
 	if (!err)
 		err = queue_open(&second->self->mount, 0, &second->self->mode);
 	if (!err)
-		err = map_file_over(&queue->pool[0], fd);
+		err = map_file_over(&queue->memory.pool[0], fd);
 	if (!err)
 		err = queue_register(queue, 0);
 	if (!err)
