@@ -228,7 +228,7 @@ static void check_result(struct __test_metadata *_metadata,
 	EXPECT_LT(0, self->mount.device_requests);
 }
 
-TEST_F(bounds, register_in_place)
+TEST_F(bounds, a_command_gets_its_answer_in_place)
 {
 	check_result(_metadata, self, variant->expected,
 		     register_queues(self, variant, FUSE_URING_BUFRING));
@@ -245,7 +245,7 @@ static bool enough_memory(const struct ring_mode *mode)
 	return pages * possible_cpus() < (size_t)sysconf(_SC_AVPHYS_PAGES) / 4;
 }
 
-TEST_F(bounds, register_pinned)
+TEST_F(bounds, a_command_gets_its_answer_pinned)
 {
 	struct ring_mode mode = *variant->mode;
 	const char *impossible = NULL;

@@ -308,7 +308,7 @@ static long work(void *arg)
 	return err;
 }
 
-TEST_F_TIMEOUT(stress, everything_at_once, SLOW_TEST_S)
+TEST_F_TIMEOUT(stress, everything_at_once_does_no_harm, SLOW_TEST_S)
 {
 	struct worker worker[NR_CLIENTS] = {};
 	struct client client[NR_CLIENTS];

@@ -402,7 +402,7 @@ static void end_by_abort(FIXTURE_DATA(teardown) * self)
 	mount_abort(&self->mount);
 }
 
-TEST_F_TIMEOUT(teardown, an_abort_in_motion, SLOW_TEST_S)
+TEST_F_TIMEOUT(teardown, an_abort_in_motion_ends_all_requests, SLOW_TEST_S)
 {
 	end_in_motion(_metadata, self, variant, end_by_abort, SERVER_LIVES);
 }
@@ -418,7 +418,7 @@ static void end_by_stopping_the_server(FIXTURE_DATA(teardown) * self)
 	mount_close_device(&self->mount);
 }
 
-TEST_F_TIMEOUT(teardown, a_server_that_ends_in_motion, SLOW_TEST_S)
+TEST_F_TIMEOUT(teardown, a_server_may_end_in_motion, SLOW_TEST_S)
 {
 	end_in_motion(_metadata, self, variant, end_by_stopping_the_server,
 		      SERVER_EXITS);
@@ -438,7 +438,7 @@ static long serve_until_killed(void *arg)
 			     RING_FLAGS);
 }
 
-TEST_F_TIMEOUT(teardown, a_server_that_is_killed_in_motion, SLOW_TEST_S)
+TEST_F_TIMEOUT(teardown, a_server_may_be_killed_in_motion, SLOW_TEST_S)
 {
 	struct killed_server server = {
 		.mount = &self->mount, .fs = &self->fs, .mode = &variant->mode,

@@ -578,12 +578,12 @@ static void check_direct(struct __test_metadata *_metadata,
 	EXPECT_EQ(0, self->fs.copied[NODE_DATA]);
 }
 
-TEST_F(zero_copy, direct_io_from_unaligned_memory)
+TEST_F(zero_copy, direct_io_works_from_unaligned_memory)
 {
 	check_direct(_metadata, self, false);
 }
 
-TEST_F(zero_copy, direct_io_from_huge_pages)
+TEST_F(zero_copy, direct_io_works_from_huge_pages)
 {
 	check_direct(_metadata, self, true);
 }
