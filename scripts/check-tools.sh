@@ -302,6 +302,11 @@ ok 1 selftests: fuse: a_test
 # selftests: fuse: io_test
 # 1..3
 END
+counts "a selection of nothing is no pass" "0 passed, 0 failed, 1 skipped" <<'END'
+# selftests: fuse: io_test
+# 1..0
+ok 1 selftests: fuse: io_test
+END
 counts "silence is a failure" "0 passed, 1 failed, 0 skipped" </dev/null
 counts "a program that could not be started is a failure" "0 passed, 1 failed, 0 skipped" <<'END'
 # selftests: fuse: a_test

@@ -82,7 +82,7 @@ function test_name(first)
 
 /^# selftests: / {
 	prog = $NF
-	inner = planned = bad = 0
+	inner = planned = bad = nothing = 0
 	diagnostics = ""
 	begun = now
 	next
@@ -91,6 +91,7 @@ function test_name(first)
 /^# 1\.\.[0-9]+/ {
 	split($2, plan, /\.\./)
 	planned = plan[2] + 0
+	nothing = !planned
 	next
 }
 
@@ -122,6 +123,8 @@ function test_name(first)
 	if (!inner) {
 		if (/# SKIP/)
 			skip(prog, prog, $0, elapsed())
+		else if (nothing)
+			skip(prog, prog, "no test was selected", elapsed())
 		else if (/# XFAIL/)
 			# A shell that cannot start it has the same status.
 			fail(prog, "nothing reported", diagnostics, elapsed())
