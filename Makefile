@@ -9,16 +9,21 @@
 #   CACHE_DIR=/path   where downloads and compiler results are kept
 #   TEST="a b"        only these test programs; ARGS='-t name' for them
 #   MUTANT="a b"      only these of the faults that check-mutants puts in
+#   CROSS32=1         32-bit tests on the 64-bit kernel (ENGINE=qemu)
 #   V=1               show the commands
 
 ENGINE	?= uml
 DEBUG	?= 0
 V	?= 0
 export ENGINE DEBUG V
-export KERNEL CACHE_DIR FORCE SIGNOFF JOBS W C
+export KERNEL CACHE_DIR FORCE SIGNOFF JOBS W C CROSS32
 
 ifeq ($(filter uml qemu,$(ENGINE)),)
 $(error ENGINE=$(ENGINE): uml or qemu)
+endif
+
+ifeq ($(CROSS32)$(ENGINE),1uml)
+$(error CROSS32=1: User Mode Linux runs no 32-bit programs, ENGINE=qemu does)
 endif
 
 ifeq ($(V),0)
@@ -33,13 +38,14 @@ endif
 .DEFAULT_GOAL := help
 
 name	:= $(ENGINE)$(if $(filter 1,$(DEBUG)),-debug)
+bits	:= $(if $(filter 1,$(CROSS32)),-32)
 image	:= build/$(name)/$(if $(filter uml,$(ENGINE)),linux,arch/x86/boot/bzImage)
 memory	:= 2G
 # Emulated and debugged, everything takes its time.
 limit	:= $(if $(filter qemu,$(ENGINE)),3000,900)
 fuse	:= tools/testing/selftests/fuse
 vmtest	:= $(fuse)/vmtest.sh -k $(image) -e $(ENGINE) -m $(memory) \
-	   -S build/linux -O build/selftests
+	   -S build/linux -O build/selftests$(bits)
 
 help:
 	@echo 'The main job:'
@@ -64,7 +70,7 @@ help:
 	@echo '  clean       - remove what was built; distclean - the kernel tree too'
 	@echo
 	@echo 'Variables: ENGINE=uml|qemu DEBUG=1 KERNEL=tree-or-tarball CACHE_DIR=dir'
-	@echo '           TEST="io_test ..." ARGS="-t name" MUTANT="name ..." V=1'
+	@echo '           TEST="io_test ..." ARGS="-t name" MUTANT="name ..." CROSS32=1 V=1'
 
 deps:
 	$(Q)scripts/deps.sh run
@@ -79,7 +85,7 @@ selftests: tree
 	$(Q)scripts/selftests.sh all
 
 run_tests: deps kernel selftests
-	$(Q)$(vmtest) -r build/reports/$(name) -t $(limit) \
+	$(Q)$(vmtest) -r build/reports/$(name)$(bits) -t $(limit) \
 		$(if $(TEST),-T '$(TEST)') $(if $(ARGS),-a '$(ARGS)')
 
 shell: deps kernel
@@ -108,7 +114,8 @@ check-mutants:
 clean:
 	$(Q)rm -rf build/uml build/uml-debug build/qemu build/qemu-debug \
 		build/base build/check build/mutants \
-		build/selftests build/fuse_ring build/series build/reports build/apt
+		build/selftests build/selftests-32 build/i386 build/fuse_ring \
+		build/series build/reports build/apt
 
 distclean:
 	$(Q)if [ -d build/linux/.git ]; then scripts/tree.sh --unsaved; fi

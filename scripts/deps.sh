@@ -17,8 +17,12 @@ packages="
 check_packages="qemu-system-x86 sparse shellcheck python3-ply python3-git"
 bench_packages="fio e2fsprogs"
 
+# 32-bit programs, where the machine is of the kind that can run them
+[ "$(uname -m)" != x86_64 ] || check_packages="$check_packages gcc-multilib"
+
 case $job in
-run)	[ "${ENGINE:-uml}" != qemu ] || packages="$packages qemu-system-x86" ;;
+run)	[ "${CROSS32:-0}" != 1 ] || packages="$packages gcc-multilib"
+	[ "${ENGINE:-uml}" != qemu ] || packages="$packages qemu-system-x86" ;;
 check)	packages="$packages $check_packages" ;;
 bench)	packages="$packages $check_packages $bench_packages" ;;
 *)	die "no such job '$job': run, check or bench" ;;

@@ -3,17 +3,25 @@
 #
 # selftests.sh TARGET [VAR=value...]: kselftest's own make in the prepared
 # tree, against that tree's headers, with the output in build/selftests (or O=).
+# CROSS32=1 makes 32-bit programs in build/selftests-32.
 
 . "$(dirname "$0")/lib.sh" || exit 1
 need gcc make rsync
 
 [ -f "$LINUX/Makefile" ] || die "there is no build/linux: run 'make tree' first"
-out=$BUILD/selftests
+cross32=${CROSS32:-0} out=
 for arg in "${@:2}"; do
 	case $arg in
-	O=*)	out=$(realpath -m "${arg#O=}") ;;
+	O=*)		out=$(realpath -m "${arg#O=}") ;;
+	CROSS32=*)	cross32=${arg#CROSS32=} ;;
 	esac
 done
+more=()
+if [ "$cross32" = 1 ]; then
+	more=(CROSS32=1 "LDFLAGS=$("$TOP/scripts/liburing32.sh")")
+	out=${out:-$BUILD/selftests-32}
+fi
+out=${out:-$BUILD/selftests}
 log=$REPORTS/selftests.log
 mkdir -p "$out" "$REPORTS"
 
@@ -35,11 +43,12 @@ if [ "$stamp" != "$(cat "$out/headers-of" 2>/dev/null)" ]; then
 fi
 
 if [ "$1" = all ]; then
-	smake -C "$LINUX/tools/testing/selftests" TARGETS=fuse FORCE_TARGETS=1 all "${@:2}" \
+	smake -C "$LINUX/tools/testing/selftests" TARGETS=fuse FORCE_TARGETS=1 all \
+		"${@:2}" "${more[@]}" \
 		>"$log" 2>&1 || {
 		grep -m12 -A3 -E '(error|warning): |\*\*\* ' "$log" >&2 || tail -n 12 "$log" >&2
 		die "the selftests do not build: see ${log#"$TOP"/}"
 	}
 else
-	smake -C "$LINUX/tools/testing/selftests" TARGETS=fuse "$@"
+	smake -C "$LINUX/tools/testing/selftests" TARGETS=fuse "$@" "${more[@]}"
 fi
