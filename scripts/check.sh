@@ -273,6 +273,90 @@ static_checkers()
 	[ ! -s "$work/static.new" ]
 }
 
+# build_with NAME VAR=value...: all programs, in a place of their own.
+build_with()
+{
+	local o=$work/selftests-$1 log=$work/selftests-$1.log
+
+	shift
+	"$TOP/scripts/selftests.sh" all
+	mkdir -p "$o"
+	make -j"$JOBS" -C "$LINUX/tools/testing/selftests" TARGETS=fuse FORCE_TARGETS=1 \
+		O="$o" KHDR_INCLUDES="-isystem $BUILD/selftests/usr/include" \
+		"$@" all >"$log" 2>&1 || {
+		tail -n 20 "$log"
+		return 1
+	}
+	warnings "$log" | tee "$work/warnings"
+	[ ! -s "$work/warnings" ]
+}
+
+builds_with_clang()
+{
+	command -v clang >/dev/null || { echo "clang is not installed"; return 4; }
+	build_with clang CC=clang
+}
+
+# liburing has no package for musl: its headers do, and so does its static
+# library, which needs no C library on x86_64.
+builds_with_musl()
+{
+	local lib=$work/musl
+
+	command -v musl-gcc >/dev/null || { echo "musl-tools is not installed"; return 4; }
+	mkdir -p "$lib"
+	cp -r /usr/include/liburing /usr/include/liburing.h "$lib/"
+	cp "/usr/lib/$(gcc -print-multiarch)/liburing.a" "$lib/"
+	build_with musl CC=musl-gcc LDFLAGS="-static -L$lib" \
+		CPPFLAGS="-idirafter $lib"
+}
+
+# The ways in which mainline's kselftest is driven, on a kernel that has it all.
+kselftest_conventions()
+{
+	local dir=$BUILD/selftests/installed image
+
+	image=$("$TOP/scripts/kernel.sh")
+	rm -rf "$dir"
+	"$TOP/scripts/selftests.sh" all
+	make -C "$TOP/tools/testing/selftests" TARGETS=fuse install INSTALL_PATH="$dir"
+	cat >"$dir/check.sh" <<-'END'
+		# --summary writes beside the script, and the runner opens its standard
+		# output anew, which only a pipe stands.
+		set -e
+		cp -r "$(dirname "$0")" /run/installed
+		cd /run/installed
+		./run_kselftest.sh -c fuse -d | grep -q 'fuse'
+		./run_kselftest.sh -l | grep -qx fuse:io_test
+		./run_kselftest.sh --summary -t fuse:detect_test | grep '^ok 1 selftests: fuse: detect_test$'
+		grep -q '^# ok 1 detect' output.log
+		./run_kselftest.sh -p /run/logs -t fuse:uapi_layout_test
+		grep -q '^# ok 1 ' /run/logs/uapi_layout_test
+		KSELFTEST_BAD_REPLY_TEST_ARGS='-r bad_reply.zero_copy.a_second_commit_is_refused' \
+			./run_kselftest.sh -t fuse:bad_reply_test | cat >/run/one
+		[ "$(grep -c '^# ok ' /run/one)" = 1 ]
+		# The time limit of each program is the one in settings, or another.
+		grep -q '^# timeout set to 180$' /run/one
+		./run_kselftest.sh -o 1 -t fuse:stress_test | cat >/run/late
+		grep '^not ok 1 selftests: fuse: stress_test # TIMEOUT 1 seconds$' /run/late
+	END
+	"$fuse/vmtest.sh" -e uml -k "$image" -S "$LINUX" -O "$BUILD/selftests" \
+		-r "$REPORTS/uml-installed" -m 2G -t 120 -c "bash -x $dir/check.sh"
+}
+
+# 32-bit servers on a 64-bit kernel: User Mode Linux does not run them.
+compat()
+{
+	local image
+
+	[ "$(uname -m)" = x86_64 ] || { echo "only x86_64 has 32-bit programs"; return 4; }
+	CROSS32=1 "$TOP/scripts/selftests.sh" all
+	image=$(ENGINE=qemu DEBUG=1 "$TOP/scripts/kernel.sh")
+	"$fuse/vmtest.sh" -e qemu -k "$image" -S "$LINUX" \
+		-O "$BUILD/selftests-32" -r "$REPORTS/qemu-debug-32" -m 2G -t 1200 \
+		-T "uapi_layout_test detect_test register_flags_test register_bounds_test privilege_test bad_reply_test"
+}
+
 # vm ENGINE DEBUG BASE [OPTION...]: the selftests on one kernel. Options are
 # vmtest.sh's; a report of another name is one of them.
 vm()
@@ -342,11 +426,15 @@ run "MAINTAINERS entry"				maintainers
 run "every commit builds without a warning"	each_commit_builds
 run "other configurations build"		other_configurations
 run "sparse and W=1 on fs/fuse"			static_checkers
+run "selftests build with clang"		builds_with_clang
+run "selftests build with musl"			builds_with_musl
 run "selftests in UML"				vm uml 0 0
+run "selftests installed, by kselftest's scripts"	kselftest_conventions
 run "selftests in UML, debug kernel"		vm uml 1 0
 run "selftests as an unprivileged user"		unprivileged
 run "selftests on unpatched $KVER"		unpatched
 run "selftests in qemu, 2 CPUs, debug kernel"	vm qemu 1 0
+run "32-bit selftests in qemu"			compat
 
 echo "$passed passed, $failed failed, $skipped skipped" | tee "$out/summary"
 [ "$failed" = 0 ]

@@ -14,7 +14,8 @@ packages="
 	debian-archive-keyring ca-certificates
 	liburing-dev libfuse3-dev fuse3 attr iproute2 procps"
 # What the kernel's x86 build and the second engine want, and the checkers.
-check_packages="qemu-system-x86 sparse shellcheck python3-ply python3-git"
+check_packages="qemu-system-x86 sparse shellcheck python3-ply python3-git
+	clang musl-tools"
 bench_packages="fio e2fsprogs"
 
 # 32-bit programs, where the machine is of the kind that can run them
