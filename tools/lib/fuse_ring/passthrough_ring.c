@@ -48,13 +48,27 @@ static void log_of_ring(void *data, const char *line)
  * INIT
  */
 
-static void want(struct fuse_conn_info *conn, unsigned int cap, bool on)
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
+static void want(struct fuse_conn_info *conn, unsigned int cap)
 {
-	if (!on)
-		conn->want &= ~cap;
-	else if (conn->capable & cap)
-		conn->want |= cap;
+	fuse_set_feature_flag(conn, cap);
 }
+
+static void do_not_want(struct fuse_conn_info *conn, unsigned int cap)
+{
+	fuse_unset_feature_flag(conn, cap);
+}
+#else
+static void want(struct fuse_conn_info *conn, unsigned int cap)
+{
+	conn->want |= conn->capable & cap;
+}
+
+static void do_not_want(struct fuse_conn_info *conn, unsigned int cap)
+{
+	conn->want &= ~cap;
+}
+#endif
 
 /* ACLs tell what a new file's mode is: the umask is for us to apply. */
 static void want_acls(struct passthrough *pt, struct fuse_conn_info *conn)
@@ -63,7 +77,7 @@ static void want_acls(struct passthrough *pt, struct fuse_conn_info *conn)
 
 	pt->posix_acl = (conn->capable & caps) == caps;
 	if (pt->posix_acl)
-		want(conn, caps, true);
+		want(conn, caps);
 	else
 		passthrough_log(pt, "posix_acl: this kernel has no ACLs for FUSE");
 }
@@ -74,11 +88,15 @@ static void op_init(void *data, struct fuse_conn_info *conn)
 
 	fuse_apply_conn_info_opts(pt->conn_opts, conn);
 	/* See passthrough_caller.c for who clears set-user-ID bits. */
-	want(conn, FUSE_CAP_HANDLE_KILLPRIV, false);
+	do_not_want(conn, FUSE_CAP_HANDLE_KILLPRIV);
 	if (pt->writeback)
-		want(conn, FUSE_CAP_WRITEBACK_CACHE, true);
+		want(conn, FUSE_CAP_WRITEBACK_CACHE);
 	if (pt->cache == CACHE_ALWAYS)
-		want(conn, FUSE_CAP_CACHE_SYMLINKS, true);
+		want(conn, FUSE_CAP_CACHE_SYMLINKS);
+#ifdef FUSE_CAP_DIRECT_IO_ALLOW_MMAP
+	if (pt->direct_io)
+		want(conn, FUSE_CAP_DIRECT_IO_ALLOW_MMAP);
+#endif
 	if (pt->posix_acl)
 		want_acls(pt, conn);
 	/* Also if it was an option of libfuse, or is none of this kernel. */
