@@ -212,11 +212,10 @@ static int set_policy(struct options *options)
 
 static int check_operands(const struct passthrough *pt)
 {
-	if (!pt->source)
-		return complain("which directory? Try '%s --help'", PROGRAM);
-	if (!pt->mountpoint)
-		return complain("where to mount? Try '%s --help'", PROGRAM);
-	return 0;
+	if (pt->source && pt->mountpoint)
+		return 0;
+	return complain("a SOURCE and a MOUNTPOINT are needed: see '%s --help'",
+			PROGRAM);
 }
 
 /* Reads the command line but for what is libfuse's, which stays in args. */
