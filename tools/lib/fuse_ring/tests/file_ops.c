@@ -18,6 +18,7 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -171,6 +172,30 @@ static void do_unlinked(char **arg)
 	       (long long)st.st_size, st.st_mode);
 	say("link", linkat(fd, "", AT_FDCWD, arg[0], AT_EMPTY_PATH));
 	say("close", close(fd));
+}
+
+/* tmpfile DIRECTORY NAME: a file without a name, that is given one */
+static void do_tmpfile(char **arg)
+{
+	int fd = open(arg[0], O_TMPFILE | O_RDWR, 0640);
+	char path[64];
+
+	if (fd < 0 && errno == EOPNOTSUPP)
+		exit(4);
+	if (fd < 0)
+		die(arg[0]);
+	write_or_die(fd, "text", 4);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	say("link", linkat(AT_FDCWD, path, AT_FDCWD, arg[1],
+			   AT_SYMLINK_FOLLOW));
+	say("close", close(fd));
+}
+
+/* forget MOUNT: a remount drops what the kernel knows of its files */
+static void do_forget(char **arg)
+{
+	if (mount("none", arg[0], "fuse", MS_REMOUNT, NULL))
+		die(arg[0]);
 }
 
 /* write-only FILE: half a page, in the middle of one that is there */
@@ -564,12 +589,13 @@ static void do_flocks(char **arg)
 	let(&child, interrupted(order(WAIT_FLOCK)));
 	perform(&self, order(CLOSE_ANOTHER));
 	let(&child, order(TRY_FLOCK));
+	/* The last close gives it up, which may take a moment. */
 	close(self.fd);
-	let(&child, order(TRY_FLOCK));
+	let(&child, order(WAIT_FLOCK));
 	self = actor("parent", arg[0]);
 	perform(&self, order(TRY_FLOCK));
 	end_child(&child);
-	perform(&self, order(TRY_FLOCK));
+	perform(&self, order(WAIT_FLOCK));
 	close(self.fd);
 }
 
@@ -611,6 +637,8 @@ static const struct {
 	{ "mmap", 3, do_mmap },
 	{ "append", 3, do_append },
 	{ "unlinked", 1, do_unlinked },
+	{ "tmpfile", 2, do_tmpfile },
+	{ "forget", 1, do_forget },
 	{ "write-only", 1, do_write_only },
 	{ "direct", 2, do_direct },
 	{ "exclusive", 1, do_exclusive },

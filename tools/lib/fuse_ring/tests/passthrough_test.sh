@@ -222,6 +222,31 @@ other_users()
 	find open team sticky -printf '%p %y %m %U %G\n' | sort
 }
 
+has_no_set_id()
+{
+	[ ! -u "$1" ] && [ ! -g "$1" ]
+}
+
+# As it is stored: all for the owner and for nobody, r-x for the group
+acl=0x0200000001000700ffffffff02000700feff0000
+acl+=04000500ffffffff10000700ffffffff20000000ffffffff
+
+access_control_lists()
+{
+	mkdir dir
+	# What the default list allows the umask does not take away.
+	setfattr -n system.posix_acl_default -v "$acl" dir
+	touch dir/file
+	mkdir dir/sub
+	(umask 077; touch dir/private; mkdir dir/sub/private)
+	getfattr -R -d -m '^system' -e hex dir
+	find dir -printf '%p %m\n' | sort
+	echo text >dir/file
+	as_nobody cat dir/file
+	chmod 700 dir/file
+	fails as_nobody cat dir/file
+}
+
 writers_lose_set_user_id()
 {
 	local f
@@ -233,6 +258,11 @@ writers_lose_set_user_id()
 	as_nobody bash -c 'echo more >>append; : >truncate'
 	as_nobody dd if=/dev/zero of=direct bs=4096 count=1 oflag=direct \
 		conv=notrunc status=none
+	# Only the server knows then, and the kernel has cached the mode.
+	case ,$options, in
+	*,direct_io,*)	within 5 has_no_set_id append
+			within 5 has_no_set_id direct ;;
+	esac
 	stat -c '%n %a' append truncate direct
 }
 
@@ -336,8 +366,6 @@ space()
 	fallocate -p -o 4096 -l 100000 file
 	fallocate -o 2000000 -l 100 file
 	stat -c %s file
-	sync file
-	"$file_ops" seek file
 	cksum file
 	fails fallocate -o -1 -l 1 file
 }
@@ -389,7 +417,13 @@ flocks()
 	flock file true
 }
 
-more_waiters_than_threads()
+waiters_for_a_lock()
+{
+	"$file_ops" many-waiters file 12 | sort
+}
+
+# Each takes up a request, and the unlock has to get through.
+more_waiters_than_entries()
 {
 	"$file_ops" many-waiters file 40 | sort
 }
@@ -433,11 +467,11 @@ many_at_once()
 
 # The tests above, in order
 compared=(a_tree_of_2000_files names renames links extended_attributes
-	modes_owners_and_times special_files other_users writers_lose_set_user_id
-	data_of_all_sizes direct_io truncation append memory_maps partial_pages
-	holes space copies_within statfs unlinked_files exclusive_creation
-	posix_locks flocks more_waiters_than_threads a_directory_of_10000
-	many_at_once)
+	modes_owners_and_times special_files other_users
+	writers_lose_set_user_id data_of_all_sizes direct_io truncation append
+	memory_maps partial_pages holes space copies_within statfs
+	unlinked_files exclusive_creation posix_locks flocks waiters_for_a_lock
+	more_waiters_than_entries a_directory_of_10000 many_at_once)
 
 # Everything about the files below a directory that programs rely on
 manifest()
@@ -461,7 +495,7 @@ run_in()
 	timeout -k 5 "$limit" bash -eu -c "$test"
 }
 
-why=''
+why='' skip=''
 complain()
 {
 	[ -n "$why" ] || why=$*
@@ -532,15 +566,27 @@ changes_of_the_source()
 	rm -r "$src/dir"
 }
 
-descriptors()
+temporary_files()
 {
-	find "/proc/$server/fd" -type l | wc -l
+	"$file_ops" tmpfile "$mnt" "$mnt/named" >"$work/out.mnt"
+	case $? in
+	0)	[ "$(stat -c %a:%s:%h "$src/named")" = 640:4:1 ] ||
+			complain "$(stat "$src/named")"
+		rm "$mnt/named" ;;
+	4)	skip='this libfuse has no O_TMPFILE' ;;
+	*)	complain "$(cat "$work/out.mnt")" ;;
+	esac
 }
 
-# A remount drops what the kernel knows of the files.
+# How many files of the source the server has open
+descriptors()
+{
+	find "/proc/$server/fd" -lname "$src*" | wc -l
+}
+
 forget_all()
 {
-	mount -i -o remount "$mnt"
+	"$file_ops" forget "$mnt" || complain 'the kernel cannot be made to forget'
 }
 
 # Waits until as few files are open in the server as before.
@@ -553,7 +599,7 @@ forgotten_but_for()
 			complain "the server has $n files open, $1 before"
 			return
 		fi
-		forget_all
+		forget_all || return
 		sleep 0.1
 	done
 }
@@ -597,7 +643,7 @@ forgets_while_others_look_up()
 		pids+=($!)
 	done
 	for i in {1..60}; do
-		forget_all
+		forget_all || break
 	done
 	for i in "${pids[@]}"; do
 		wait "$i" || complain 'a file was not found'
@@ -606,8 +652,180 @@ forgets_while_others_look_up()
 	forgotten_but_for "$before"
 }
 
-alone=(locks_of_the_source changes_of_the_source forgets_every_file
+alone=(locks_of_the_source changes_of_the_source temporary_files
+	forgets_every_file
 	forgets_while_others_look_up)
+
+# Servers of their own, without a mode
+
+# Another way to start the server
+start()
+{
+	timeout 30 "$@" >"$work/server.log" 2>&1 && return
+	sed 's/^/# /' "$work/server.log"
+	complain "it cannot be mounted"
+}
+
+# It has to end by itself when its mount goes.
+unmount_alone()
+{
+	umount "$mnt" || complain 'it cannot be unmounted' || return
+	within 30 no_process || complain 'the server stays'
+}
+
+no_process()
+{
+	! pgrep -f -- "$program.* $mnt\$" >/dev/null
+}
+
+refuses()
+{
+	local expected=$1
+
+	shift
+	if timeout 30 "$program" "$@" >"$work/server.log" 2>&1; then
+		umount "$mnt"
+		complain "$* is accepted"
+		return
+	fi
+	grep -q -- "$expected" "$work/server.log" || {
+		sed 's/^/# /' "$work/server.log"
+		complain "$*: another message than '$expected'"
+	}
+}
+
+says_what_is_wrong()
+{
+	refuses 'a SOURCE and a MOUNTPOINT are needed'
+	refuses 'a SOURCE and a MOUNTPOINT are needed' "$mnt"
+	refuses 'a SOURCE and a MOUNTPOINT are needed' -o source="$src"
+	refuses "what is 'third'" "$src" "$mnt" third
+	refuses "what is '$mnt'" -o source="$src" "$mnt" "$mnt"
+	refuses 'ring=fast.*no sense' -o ring=fast "$src" "$mnt"
+	refuses 'ring_depth=0.*no sense' -o ring_depth=0 "$src" "$mnt"
+	refuses 'cache=maybe' -o cache=maybe "$src" "$mnt"
+	refuses 'timeout below 0' -o timeout=-2 "$src" "$mnt"
+	refuses 'missing: No such file' "$src/missing" "$mnt"
+	refuses 'missing: No such file' "$src" "$mnt/missing"
+	refuses 'Not a directory' "$random" "$mnt"
+	refuses 'unknown option' -o nonsense "$src" "$mnt"
+	start "$program" --help || complain '--help fails'
+	grep -q 'ring_pool=SIZE' "$work/server.log" || complain '--help lacks options'
+	start "$program" --version || complain '--version fails'
+	grep -q 'passthrough_ring of fuse_ring [0-9]' "$work/server.log" ||
+		complain '--version shows none'
+}
+
+keeps_access_control_lists()
+{
+	start "$program" -o allow_other,posix_acl "$src" "$mnt" || return
+	compare access_control_lists
+	unmount_alone
+}
+
+goes_into_the_background()
+{
+	start "$program" -o source="$src" "$mnt" || return
+	echo text >"$mnt/file"
+	[ "$(cat "$src/file")" = text ] || complain 'no file came'
+	rm "$mnt/file"
+	unmount_alone
+}
+
+mounts_on_its_own_source()
+{
+	echo below >"$mnt/file"
+	start "$program" "$mnt" "$mnt" || return
+	[ "$(cat "$mnt/file")" = below ] || complain 'the file does not show'
+	umount "$mnt"
+	rm "$mnt/file"
+	within 30 no_process || complain 'the server stays'
+}
+
+is_not_shown_in_itself()
+{
+	start "$program" "$work" "$mnt" || return
+	timeout 30 ls "$mnt/mnt" 2>"$work/error" &&
+		complain 'the mount is in itself'
+	grep -q 'Too many levels' "$work/error" || complain "$(cat "$work/error")"
+	timeout 30 ls "$mnt" | grep -q '^src$' || complain 'the rest is not there'
+	# With attributes, of which those of the mount are missing
+	timeout 30 ls -l "$mnt" 2>/dev/null | grep -q ' src$' ||
+		complain 'the rest is not listed'
+	unmount_alone
+}
+
+ends_at_a_signal()
+{
+	local signal pid
+
+	for signal in TERM INT HUP; do
+		start "$program" "$src" "$mnt" || return
+		pid=$(pgrep -f -- "$program.* $mnt\$")
+		kill -$signal "$pid"
+		within 30 no_process || complain "not at SIG$signal" || return
+		! mounted || complain "SIG$signal leaves it mounted" || return
+	done
+}
+
+ends_while_a_lock_is_waited_for()
+{
+	local pid waiter
+
+	start "$program" "$src" "$mnt" || return
+	pid=$(pgrep -f -- "$program.* $mnt\$")
+	: >"$mnt/file"
+	exec 7<"$src/file"
+	flock 7
+	flock "$mnt/file" true 2>/dev/null &
+	waiter=$!
+	within 30 grep -q '^State:.[SD]' "/proc/$waiter/status"
+	kill -TERM "$pid"
+	within 30 no_process || complain 'the server stays'
+	wait "$waiter" && complain 'the lock was had'
+	exec 7<&-
+	umount "$mnt" 2>/dev/null
+	rm "$src/file"
+}
+
+serves_an_ordinary_user()
+{
+	local mode
+
+	[ -u "$(command -v fusermount3)" ] ||
+		{ skip='fusermount3 is not set-user-ID'; return; }
+	as_nobody test -w /dev/fuse ||
+		{ skip='/dev/fuse is not for all users here'; return; }
+	mkdir -m 777 "$work/home" "$work/user"
+	chown $nobody "$work/home" "$work/user"
+	for mode in off auto; do
+		start setpriv --reuid $nobody --regid $nobody --clear-groups -- \
+			"$program" -o "ring=$mode" "$work/home" "$work/user" || return
+		as_nobody bash -euc "cd '$work/user'; umask 027
+			cp '$random' file; cmp '$random' file; chmod 600 file
+			mkdir dir; ln file dir/second; ln -s file soft
+			truncate -s 5 soft; : >mode0; chmod 0 mode0
+			setfattr -n user.x -v 1 file; flock file true
+			! cat mode0 2>/dev/null; test ! -w mode0" >"$work/out" 2>&1 ||
+			complain "$mode: $(tail -n 1 "$work/out")"
+		[ "$(stat -c %u:%s:%h:%a "$work/home/file")" = $nobody:5:2:600 ] ||
+			complain "$mode: the file is $(stat "$work/home/file")"
+		ls "$work/user" >/dev/null 2>&1 && complain "$mode: root may look in"
+		as_nobody fusermount3 -u "$work/user" || umount -l "$work/user"
+		within 30 no_process_of_user || complain "$mode: the server stays"
+		rm -rf "${work:?}/home/"*
+	done
+	rmdir "$work/home" "$work/user"
+}
+
+no_process_of_user()
+{
+	! pgrep -f -- "$program.* $work/user\$" >/dev/null
+}
+
+servers=(says_what_is_wrong goes_into_the_background mounts_on_its_own_source
+	is_not_shown_in_itself keeps_access_control_lists ends_at_a_signal
+	ends_while_a_lock_is_waited_for serves_an_ordinary_user)
 
 # What the options of this run rule out
 
@@ -615,7 +833,8 @@ impossible()
 {
 	case $1,,$options, in
 	memory_maps*,direct_io,*|memory_maps*,cache=never,*)
-		echo 'no shared maps of files that are not cached' ;;
+		printf '%s\n' 3.15 "$libfuse" | sort -CV ||
+			echo "no shared maps of uncached files in libfuse $libfuse" ;;
 	changes_of_the_source*,cache=always,*)
 		echo 'cache=always' ;;
 	esac
@@ -709,12 +928,12 @@ cleanup()
 
 run_test()
 {
-	local name=$1 test=$2 reason begin
+	local name=$1 test=$2 begin
 
 	why=''
-	reason=$(impossible "$test")
-	if [ -n "$reason" ]; then
-		result ok "$name # SKIP $reason"
+	skip=$(impossible "$test")
+	if [ -n "$skip" ]; then
+		result ok "$name # SKIP $skip"
 		return
 	fi
 	begin=$SECONDS
@@ -724,15 +943,26 @@ run_test()
 	esac
 	[ $((SECONDS - begin)) -lt 10 ] || echo "# $((SECONDS - begin)) seconds"
 	if [ -z "$why" ]; then
-		result ok "$name"
+		result ok "$name${skip:+ # SKIP $skip}"
 		return
 	fi
 	result 'not ok' "$name: $why"
-	if ! timeout 20 stat "$mnt" >/dev/null; then
+	if [ -n "$server" ] && ! timeout 20 stat "$mnt" >/dev/null; then
 		echo '# the file system does not answer, it is aborted'
 		abort_connection
 		return 1
 	fi
+}
+
+run_servers()
+{
+	local test
+
+	for test in "${servers[@]}"; do
+		[[ $test == *"$word"* ]] || continue
+		run_test "server: $test" "$test"
+		! mounted || umount -l "$mnt"
+	done
 }
 
 run_mode()
@@ -774,7 +1004,7 @@ while getopts o:t:rlh opt; do
 	o)	options=$OPTARG ;;
 	t)	word=$OPTARG ;;
 	r)	strict=1 ;;
-	l)	printf '%s\n' "${compared[@]}" "${alone[@]}"; exit ;;
+	l)	printf '%s\n' "${compared[@]}" "${alone[@]}" "${servers[@]}"; exit ;;
 	h)	usage; exit ;;
 	*)	usage >&2; exit 2 ;;
 	esac
@@ -788,9 +1018,10 @@ shift
 echo 'TAP version 13'
 [ -x "$program" ] || die "there is no $program"
 file_ops=$(dirname "$program")/file_ops
+libfuse=$("$program" --version | sed -n 's/^FUSE library version //p')
 [ -x "$file_ops" ] || die "there is no $file_ops"
 [ "$(id -u)" = 0 ] || die 'needs root'
-for tool in setpriv fallocate flock getfattr setfattr mkfifo truncate; do
+for tool in setpriv fallocate flock getfattr setfattr pgrep fusermount3; do
 	command -v $tool >/dev/null || die "needs $tool"
 done
 
@@ -800,10 +1031,11 @@ src=$work/src mnt=$work/mnt random=$work/random
 chmod 755 "$work"
 mkdir "$src" "$mnt" "$work/plain"
 head -c 3500000 /dev/urandom >"$random"
-export file_ops random nobody
+export file_ops random nobody options acl
 # shellcheck disable=SC2046	# a list of names
 export -f $(compgen -A function)
 
+run_servers
 for mode; do
 	run_mode "$mode"
 done
