@@ -7,6 +7,7 @@
 #   DEBUG=1           a kernel with KASAN, lockdep, kmemleak...
 #   KERNEL=/path      a Linux 7.2 tree or tarball instead of Debian's package
 #   CACHE_DIR=/path   where downloads and compiler results are kept
+#   BENCH=quick       a part of the benchmark; scripts/bench.sh has all settings
 #   TEST="a b"        only these test programs; ARGS='-t name' for them
 #   MUTANT="a b"      only these of the faults that check-mutants puts in
 #   CROSS32=1         32-bit tests on the 64-bit kernel (ENGINE=qemu)
@@ -62,7 +63,8 @@ help:
 	@echo '  selftests   - build the tests'
 	@echo '  shell       - boot the kernel and give a shell'
 	@echo '  library     - build tools/lib/fuse_ring into build/fuse_ring'
-	@echo '  bench       - compare the modes, in time and in instructions'
+	@echo '  bench       - compare the modes, in time, instructions and memory:'
+	@echo '                build/reports/bench/report.html (BENCH=quick: minutes)'
 	@echo
 	@echo 'Working on it:'
 	@echo '  refresh     - write the commits of build/linux back to patches/'
@@ -95,7 +97,7 @@ library:
 	$(Q)$(MAKE) -C tools/lib/fuse_ring O=$(CURDIR)/build/fuse_ring
 
 bench: tree
-	$(Q)scripts/deps.sh check
+	$(Q)scripts/deps.sh bench
 	$(Q)scripts/bench.sh
 
 refresh:

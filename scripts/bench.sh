@@ -1,95 +1,139 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# bench.sh: the modes against each other, in one run each of two kinds, since
-# every machine lies in its own way:
+# bench.sh: the ways a request can travel against each other, of two kinds,
+# since every machine lies in its own way:
 #
-# - User Mode Linux on one processor of a quiet host: time. The modes take
-#   turns, ROUNDS times; medians and the spread.
+# - User Mode Linux on one processor of a quiet host: time. fio and metadata
+#   over passthrough_ring in each mode, and over what is native, in turns.
 # - qemu that counts instructions: the same in every run, on any host. Also for
 #   the kernel without the series, for what the legacy ring pays.
+#
+#   BENCH=quick|full    under 3 minutes, or all of it (default)
+#   ROUNDS=N            how often each figure is taken
+#   BENCH_FILTER="..."  only these, as in "randread 1m direct 1" or "metadata
+#                       pinned"; bench/plan.py has the words
+#   BENCH_SERVER="..."  more mount options for the server, as in "ring_depth=8"
+#   COMPARE=/path       another User Mode Linux kernel, boot by boot with ours
+#
+# The report is in build/reports/bench: report.html, .csv and .json.
 
 . "$(dirname "$0")/lib.sh" || exit 1
-need taskset qemu-system-x86_64
+need taskset qemu-system-x86_64 fio python3 mkfs.ext4 gcc
+export PYTHONDONTWRITEBYTECODE=1
 
-rounds=${ROUNDS:-7}
-modes="legacy bufring pinned-headers pinned zero-copy"
-bench=$BUILD/selftests/kselftest/fuse/ring_bench
+lib=$TOP/tools/lib/fuse_ring
+bench=$lib/bench
 out=$REPORTS/bench
-mkdir -p "$out"
+bin=$BUILD/fuse_ring
+disk=$out/ext4.img
+memory=3G
+cpu=$(($(nproc) - 1))
 
-# guest NAME IMAGE COMMAND [vmtest option...]: what ring_bench prints there.
-guest()
+plan=$(mktemp)
+trap 'rm -f "$plan" "$disk"' EXIT
+# shellcheck disable=SC2086	# a list of words
+settings=$(python3 "$bench/plan.py" "$plan" "${BENCH:-full}" ${BENCH_FILTER:-})
+rounds='' count='' timed='' counted=''
+eval "$settings"
+rm -rf "$out"
+mkdir -p "$out"
+cp "$plan" "$out/plan.json"
+
+if [ -n "${COMPARE:-}" ]; then
+	COMPARE=$(realpath -e "$COMPARE" 2>/dev/null) || die "COMPARE: there is no such file"
+	timeout 10 "$COMPARE" --version 2>/dev/null </dev/null | grep -qE '^[0-9]+[.][0-9]+' ||
+		die "COMPARE=$COMPARE is no kernel of User Mode Linux"
+	[ -n "$timed" ] || die "COMPARE is about time, but BENCH_FILTER leaves none of it"
+fi
+
+# vm NAME IMAGE COMMAND [vmtest option...]: the command in a guest, its output
+# to NAME.log. On the processors that $pin says, if it does.
+pin=()
+vm()
 {
 	local name=$1 image=$2 command=$3
 
 	shift 3
-	"$TOP/$SELFTESTS/vmtest.sh" -k "$image" -S "$LINUX" -O "$BUILD/selftests" \
-		-r "$out/$name" -m 2G -t 1800 -c "$command" "$@" >"$out/$name.log" ||
-		die "the benchmark in the guest failed: see ${out#"$TOP"/}/$name.log"
-	grep '^mode=' "$out/$name.log" >"$out/$name.txt" ||
-		die "the benchmark printed nothing: see ${out#"$TOP"/}/$name.log"
+	"${pin[@]}" "$TOP/$SELFTESTS/vmtest.sh" -k "$image" -S "$LINUX" -O "$TOP" \
+		-r "$out/$name" -c "$command" "$@" 2>&1 |
+		awk -v log_file="$out/$name.log" -v tty="$([ -t 2 ] && echo 1)" -v shown="$name" '
+		{ print >> log_file; fflush(log_file) }
+		/^progress / && tty { printf "\r    %s: %d of %d ", shown, $2, $3 > "/dev/stderr" }
+		END { if (tty) printf "\r\033[K" > "/dev/stderr" }' && return
+	grep -hE 'error: |^FAILED' "$out/$name.log" | head -n 5 >&2 || :
+	die "the benchmark in the guest failed: see ${out#"$TOP"/}/$name.log"
 }
 
-# table FIELD UNIT BETTER FILE: medians of FIELD for each mode and operation,
-# as a ratio to legacy.
-table()
+# timed NAME IMAGE FIRST ROUNDS [--other]: rounds of the plan in one boot.
+timed()
 {
-	awk -v field="$1" -v unit="$2" '
-	{
-		for (i = 1; i <= NF; i++) {
-			split($i, kv, "=")
-			v[kv[1]] = kv[2]
-		}
-		what = v["op"] " " v["bs"] (v["direct"] ? " direct" : "")
-		key = what SUBSEP v["mode"]
-		if (!(key in n)) order[++keys] = key
-		value[key, ++n[key]] = v[field]
-	}
-	function median(key,	i, j, t) {
-		for (i = 2; i <= n[key]; i++)
-			for (j = i; j > 1 && value[key, j] + 0 < value[key, j - 1] + 0; j--) {
-				t = value[key, j]
-				value[key, j] = value[key, j - 1]
-				value[key, j - 1] = t
-			}
-		return value[key, int((n[key] + 1) / 2)]
-	}
-	END {
-		for (i = 1; i <= keys; i++) {
-			key = order[i]
-			split(key, k, SUBSEP)
-			m = median(key)
-			if (k[2] == "legacy") base[k[1]] = m
-			printf "%-24s %-15s %10.1f %s  %.3fx  (%.1f to %.1f, %d runs)\n",
-				k[1], k[2], m, unit, m / base[k[1]],
-				value[key, 1], value[key, n[key]], n[key]
-		}
-	}' "$3"
+	rm -f "$disk"
+	truncate -s 1G "$disk"
+	mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0 "$disk" >"$out/mkfs.log" 2>&1 ||
+		die "mkfs.ext4 failed: $(tail -n 1 "$out/mkfs.log")"
+	pin=(taskset -c "$cpu")
+	vm "$1" "$2" "python3 $bench/guest.py $out/plan.json /run/report/results.jsonl \
+			$3 $4 $bin ${5:-}" \
+		-e uml -m "$memory" -t 3600 -p "ubd0=$disk"
+	pin=()
+	rm -f "$disk"
 }
 
+# counted NAME IMAGE MODES: lines of ring_bench, each the instructions of an
+# operation.
+counted()
+{
+	local ring_bench=$BUILD/selftests/kselftest/fuse/ring_bench
+
+	vm "$1" "$2" "for m in $3; do for op in 'randread --bs 4K --direct' getattr open; do
+		$ring_bench --mode \$m --op \$op --count $count --pool 4K:8 --pool 1M:4 || exit
+	done; done" -i -m 2G -t 1800
+	grep '^mode=' "$out/$1.log" >"$out/$1.txt" ||
+		die "ring_bench printed nothing: see ${out#"$TOP"/}/$1.log"
+}
+
+say "building what is needed"
+make --no-print-directory -s -C "$lib" O="$bin" >"$out/library.log" 2>&1 || {
+	tail -n 5 "$out/library.log" >&2
+	die "the library does not build: see ${out#"$TOP"/}/library.log"
+}
+gcc -O2 -Wall -o "$bin/metadata" "$bench/metadata.c" || die "bench/metadata.c does not build"
 uml=$(ENGINE=uml "$TOP/scripts/kernel.sh")
-qemu=$(ENGINE=qemu "$TOP/scripts/kernel.sh")
-base=$(ENGINE=qemu BASE=1 "$TOP/scripts/kernel.sh")
-"$TOP/scripts/selftests.sh" all
+if [ -n "$counted" ]; then
+	qemu=$(ENGINE=qemu "$TOP/scripts/kernel.sh")
+	[ "${BENCH:-full}" = quick ] || base=$(ENGINE=qemu BASE=1 "$TOP/scripts/kernel.sh")
+	"$TOP/scripts/selftests.sh" all
+fi
 
-say "time, $rounds rounds"
-taskset -p -c "$(($(nproc) - 1))" $$ >/dev/null
-guest time "$uml" "for r in \$(seq $rounds); do for m in $modes; do
-	$bench --mode \$m --op randread --bs 1M --count 3000 --direct
-done; done"
-echo "time in User Mode Linux on one processor:"
-table mib_per_s MiB/s "$out/time.txt" | tee "$out/time.table"
+started=$SECONDS
+read -r load _ </proc/loadavg
+if [ -n "$timed" ]; then
+	say "time: $rounds rounds${COMPARE:+ of each kernel} (load of this machine: $load)"
+	if [ -n "${COMPARE:-}" ]; then
+		for ((round = 0; round < rounds; round++)); do
+			timed time "$uml" "$round" 1
+			timed other "$COMPARE" "$round" 1 --other
+		done
+	else
+		timed time "$uml" 0 "$rounds"
+	fi
+fi
+if [ -n "$counted" ]; then
+	say "instructions"
+	counted instructions "$qemu" "legacy bufring pinned-headers pinned zero-copy"
+	if [ -n "${base:-}" ]; then
+		say "instructions, without the series"
+		counted base "$base" legacy
+	fi
+fi
 
-counted="for m in $modes; do for op in 'randread --bs 4K --direct' getattr; do
-	$bench --mode \$m --op \$op --count 3000 --pool 4K:8 --pool 1M:4
-done; done"
-say "instructions, with the series"
-guest instructions "$qemu" "$counted" -i
-echo "thousand instructions per request:"
-table us_per_op k "$out/instructions.txt" | tee "$out/instructions.table"
-
-say "instructions, without the series"
-guest base "$base" "${counted/for m in $modes/for m in legacy}" -i
-echo "the same without the series:"
-table us_per_op k "$out/base.txt" | tee "$out/base.table"
+python3 "$bench/report.py" "$out" \
+	kernel="$("$uml" --version </dev/null)" \
+	image="$(sha256sum "$uml" | cut -c1-12)" \
+	${COMPARE:+other="$COMPARE"} \
+	commit="$(rgit describe --always --dirty 2>/dev/null || echo unknown)" \
+	processor="$(sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -n 1)" \
+	load_before="$load" load_after="$(cut -d' ' -f1 /proc/loadavg)" \
+	seconds="$((SECONDS - started))" || die "no report came out of it"
+say "${out#"$TOP"/}/report.html, .csv and .json; $((SECONDS - started)) seconds"
