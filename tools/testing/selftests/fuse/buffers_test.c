@@ -96,6 +96,7 @@ static void start_waiting(struct __test_metadata *_metadata,
 {
 	start(_metadata, self, call, size);
 	ASSERT_EQ(0, mount_wait_until_waiting(&self->mount, waiting));
+	ASSERT_EQ(0, client_wait_asleep(&call->client));
 }
 
 static size_t size_of(const struct ring_request *request)

@@ -115,6 +115,29 @@ bool client_runs(const struct client *client)
 	return poll(&pollfd, 1, 0) == 0;
 }
 
+int client_wait_asleep(const struct client *client)
+{
+	const struct timespec pause = { .tv_nsec = 1000000 };
+	__u64 deadline = now_ms() + WAIT_MS;
+	char path[64], text[256], *state;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", client->pid);
+	for (;;) {
+		if (read_text(path, text, sizeof(text)) <= 0)
+			return complain_errno(path);
+		/* After the name, which may hold anything */
+		state = strrchr(text, ')');
+		if (state && (state[2] == 'S' || state[2] == 'D'))
+			return 0;
+		if (!ms_until(deadline)) {
+			complain("client %d does not sleep: %s", client->pid,
+				 text);
+			return -ETIMEDOUT;
+		}
+		nanosleep(&pause, NULL);
+	}
+}
+
 /* End of file instead of a result: it was killed. */
 static long read_result(struct client *client)
 {

@@ -316,6 +316,11 @@ long client_wait_served(struct fuse_mount *mount, struct client *client);
 /* A client's look at the mount: 0 if that works */
 long mount_works(struct fuse_mount *mount);
 bool client_runs(const struct client *client);
+/*
+ * Waits until it sleeps. A request counts as waiting a moment before it is
+ * queued: who needs it queued waits for this too.
+ */
+int client_wait_asleep(const struct client *client);
 void client_kill(struct client *client, int signal);
 int first_online_cpu(void);
 bool cpu_is_online(unsigned int cpu);

@@ -132,6 +132,7 @@ static void start_busy_clients(struct __test_metadata *_metadata,
 		ASSERT_EQ(0, client_start(&self->client[n], self->cpu, calls[n],
 					  self->mount.dir));
 		ASSERT_EQ(0, mount_wait_until_waiting(&self->mount, n + 1));
+		ASSERT_EQ(0, client_wait_asleep(&self->client[n]));
 	}
 }
 
