@@ -1,0 +1,188 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1 OR BSD-2-Clause
+#
+# Builds the library, boots a kernel and tests the library there: on mounts of
+# passthrough_ring, and on those of file systems that do not know of it.
+
+set -u
+export LC_ALL=C
+
+here=$(cd "$(dirname "$0")" && pwd -P)
+all_tests="passthrough real_fs"
+
+usage()
+{
+	cat <<-END
+	usage: run.sh -k IMAGE [options]
+	  -k IMAGE    the kernel: 'linux' of a UML build or a bzImage
+	  -e ENGINE   uml or qemu
+	  -S TREE     kernel source tree (default: the one this file is in)
+	  -O DIR      where to build (default: a new directory in /tmp)
+	  -r DIR      where logs and results go (default: a new one in /tmp)
+	  -T TESTS    some of: $all_tests
+	  -a ARGS     arguments for them, as in -a '-t sshfs'
+	  -m SIZE     memory of the guest (default 3G)
+	  -n CPUS     processors of the guest in qemu (default 2)
+	  -t SECONDS  time limit of the whole run (default 1800)
+	Environment, for the tests:
+	  FILES                   of the tree for real file systems (default 2000)
+	  SECONDS_PER_MODE        of fio (default 10)
+	  KILLS                   servers to kill under load (default 100)
+	  FUSE_RING_TEST_SLOWER   factor for time limits (default 1)
+	END
+}
+
+die()
+{
+	echo "run.sh: error: $*" >&2
+	exit 1
+}
+
+#
+# In the guest
+#
+
+# Each test as kselftest runs its programs: what it says as comments.
+run_one()
+{
+	local test=$1 number=$2 status
+
+	shift 2
+	echo "# selftests: fuse_ring: $test"
+	if [ "$test" = passthrough ]; then
+		# Its arguments are others than those of the rest.
+		"$here/passthrough_test.sh" -r "$here/../passthrough_ring" 2>&1
+	else
+		"$here/${test}_test.sh" "$@" 2>&1
+	fi | sed -u 's/^/# /'
+	status=${PIPESTATUS[0]}
+	case $status in
+	0)	echo "ok $number selftests: fuse_ring: $test" ;;
+	4)	echo "ok $number selftests: fuse_ring: $test # SKIP" ;;
+	*)	echo "not ok $number selftests: fuse_ring: $test # exit=$status" ;;
+	esac
+}
+
+# The log tells what failed, the status only whether it is complete.
+guest()
+{
+	local tests=$1 number=0 test
+
+	shift
+	export FUSE_RING_BUILT=${here%/tests}
+	echo "TAP version 13"
+	# shellcheck disable=SC2086	# a list of words
+	set_of() { set -- $tests; echo "1..$#"; }
+	set_of
+	for test in $tests; do
+		number=$((number + 1))
+		run_one "$test" $number "$@"
+	done
+	exit 0
+}
+
+#
+# On the host
+#
+
+# Programs of others that the tests want, and that no package has ready-made.
+# What cannot be had here the tests skip, and say so.
+examples()
+{
+	local source=/usr/share/doc/libfuse3-dev/examples name flags
+
+	mkdir -p "$obj/examples"
+	flags=$(pkg-config --cflags --libs fuse3)
+	for name in hello hello_ll notify_store_retrieve passthrough_ll; do
+		if [ ! -f "$source/$name.c" ]; then
+			rm -f "$obj/examples/$name"
+		elif [ ! "$obj/examples/$name" -nt "$source/$name.c" ]; then
+			# shellcheck disable=SC2086	# a list of flags
+			gcc -O2 -w -pthread -D_FILE_OFFSET_BITS=64 "$source/$name.c" \
+				-o "$obj/examples/$name" $flags
+		fi || return
+	done
+}
+
+# The program alone: to install the package would start a server on this
+# machine, and again at its next boot.
+sshd()
+{
+	local package
+
+	[ ! -x /usr/sbin/sshd ] && [ ! -x "$obj/sshd/usr/sbin/sshd" ] || return 0
+	rm -rf "$obj/sshd"
+	mkdir -p "$obj/sshd"
+	(
+		cd "$obj/sshd" || exit
+		apt-get download -q openssh-server || {
+			mkdir -p lists/partial &&
+			apt-get update -q -o Dir::State::lists="$PWD/lists" &&
+			apt-get download -q -o Dir::State::lists="$PWD/lists" openssh-server
+		} || exit
+		for package in openssh-server_*.deb; do
+			dpkg-deb -x "$package" . && rm -r "$package" || exit
+		done
+		rm -rf lists
+	) >"$obj/sshd.log" 2>&1 || {
+		rm -rf "$obj/sshd"
+		echo "run.sh: no sshd: $(grep -m1 '^E:' "$obj/sshd.log")" >&2
+	}
+}
+
+build()
+{
+	make -C "$here/.." O="$obj" all tests >"$obj/build.log" 2>&1 || {
+		tail -n 20 "$obj/build.log" >&2
+		die "the library does not build"
+	}
+	examples || die "libfuse's examples do not compile"
+	sshd
+	# The guest sees this directory, but not the one of the source.
+	rm -rf "$obj/tests"
+	cp -r "$here" "$obj/tests" || exit
+}
+
+if [ "${1:-}" = --guest ]; then
+	shift
+	guest "$@"
+fi
+
+image='' tree='' obj='' report='' tests=$all_tests args='' limit=1800
+more=(-m 3G)
+while getopts k:e:S:O:r:T:a:m:n:t:h opt; do
+	case $opt in
+	k)	image=$OPTARG ;;
+	S)	tree=$OPTARG ;;
+	O)	obj=$OPTARG ;;
+	r)	report=$OPTARG ;;
+	T)	tests=$OPTARG ;;
+	a)	args=$OPTARG ;;
+	t)	limit=$OPTARG ;;
+	e|m|n)	more+=("-$opt" "$OPTARG") ;;
+	h)	usage; exit 0 ;;
+	*)	usage >&2; exit 2 ;;
+	esac
+done
+[ -n "$image" ] || die "which kernel? -k IMAGE (-h shows all options)"
+tree=$(realpath "${tree:-$here/../../../..}")
+obj=$(realpath -m "${obj:-$(mktemp -d)}")
+report=$(realpath -m "${report:-$(mktemp -d)}")
+vmtest=$here/../../../testing/selftests/fuse/vmtest.sh
+mkdir -p "$obj" || die "cannot create $obj"
+for test in $tests; do
+	[ -f "$here/${test}_test.sh" ] || die "there is no test '$test': $all_tests"
+done
+build
+
+command=
+for variable in FILES SECONDS_PER_MODE KILLS FUSE_RING_TEST_SLOWER; do
+	[ -z "${!variable:-}" ] || command+=$(printf '%s=%q ' $variable "${!variable}")
+done
+command+=$(printf '%q ' "$obj/tests/run.sh" --guest "$tests")
+"$vmtest" -k "$image" -S "$tree" -O "$obj" -r "$report" -t "$limit" "${more[@]}" \
+	-c "$command$args"
+"$vmtest" --summary "$report/ktap.log" "$report" >"$report/summary"
+status=$?
+cat "$report/summary"
+exit $status
