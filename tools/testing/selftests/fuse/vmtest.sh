@@ -149,7 +149,8 @@ esac
 	printf '%s=%q\n' tree "$tree" obj "$obj" tests "$tests" args "$args" \
 		command "$command" user "$user" shell "$shell" TERM "${TERM:-dumb}"
 	# An emulated processor is slower than the tests' own limits allow for.
-	[ "${accel:-}" != tcg ] || echo "export kselftest_override_timeout=$limit"
+	[ "${accel:-}" != tcg ] ||
+		echo "export kselftest_override_timeout=$limit FUZZ_OPS=${FUZZ_OPS:-72}"
 } >"$report/guest.env"
 
 params="init=$here/vmtest_init.sh fuse.enable_uring=1 printk.time=1 panic=-1 $params"
