@@ -14,7 +14,8 @@
 #   BENCH_FILTER="..."  only these, as in "randread 1m direct 1" or "metadata
 #                       pinned"; bench/plan.py has the words
 #   BENCH_SERVER="..."  more mount options for the server, as in "ring_depth=8"
-#   COMPARE=/path       another User Mode Linux kernel, boot by boot with ours
+#   COMPARE=/path       another User Mode Linux kernel, boot by boot with ours:
+#                       takes twice as long
 #
 # The report is in build/reports/bench: report.html, .csv and .json.
 
@@ -36,16 +37,16 @@ trap 'rm -f "$plan" "$disk"' EXIT
 settings=$(python3 "$bench/plan.py" "$plan" "${BENCH:-full}" ${BENCH_FILTER:-})
 rounds='' count='' timed='' counted=''
 eval "$settings"
-rm -rf "$out"
-mkdir -p "$out"
-cp "$plan" "$out/plan.json"
-
 if [ -n "${COMPARE:-}" ]; then
-	COMPARE=$(realpath -e "$COMPARE" 2>/dev/null) || die "COMPARE: there is no such file"
+	[ -f "$COMPARE" ] || die "COMPARE=$COMPARE: there is no such file"
+	COMPARE=$(realpath "$COMPARE")
 	timeout 10 "$COMPARE" --version 2>/dev/null </dev/null | grep -qE '^[0-9]+[.][0-9]+' ||
 		die "COMPARE=$COMPARE is no kernel of User Mode Linux"
 	[ -n "$timed" ] || die "COMPARE is about time, but BENCH_FILTER leaves none of it"
 fi
+rm -rf "$out"
+mkdir -p "$out"
+cat "$plan" >"$out/plan.json"
 
 # vm NAME IMAGE COMMAND [vmtest option...]: the command in a guest, its output
 # to NAME.log. On the processors that $pin says, if it does.
@@ -93,6 +94,18 @@ counted()
 		die "ring_bench printed nothing: see ${out#"$TOP"/}/$1.log"
 }
 
+# busy: how many percent of the processors' time somebody used, in two seconds.
+busy()
+{
+	{ head -n 1 /proc/stat; sleep 2; head -n 1 /proc/stat; } |
+		awk '{
+			for (i = 2; i <= 9; i++)
+				all += NR == 1 ? -$i : $i
+			idle += (NR == 1 ? -1 : 1) * ($5 + $6)
+		}
+		END { printf "%d", all ? 100 * (all - idle) / all : 0 }'
+}
+
 say "building what is needed"
 make --no-print-directory -s -C "$lib" O="$bin" >"$out/library.log" 2>&1 || {
 	tail -n 5 "$out/library.log" >&2
@@ -107,13 +120,15 @@ if [ -n "$counted" ]; then
 fi
 
 started=$SECONDS
-read -r load _ </proc/loadavg
+before=$(busy)
 if [ -n "$timed" ]; then
-	say "time: $rounds rounds${COMPARE:+ of each kernel} (load of this machine: $load)"
+	say "time: $rounds rounds${COMPARE:+ of each kernel} (others use $before% of the processors)"
 	if [ -n "${COMPARE:-}" ]; then
 		for ((round = 0; round < rounds; round++)); do
-			timed time "$uml" "$round" 1
+			# Another one begins each time.
+			((round % 2)) || timed time "$uml" "$round" 1
 			timed other "$COMPARE" "$round" 1 --other
+			((round % 2 == 0)) || timed time "$uml" "$round" 1
 		done
 	else
 		timed time "$uml" 0 "$rounds"
@@ -134,6 +149,6 @@ python3 "$bench/report.py" "$out" \
 	${COMPARE:+other="$COMPARE"} \
 	commit="$(rgit describe --always --dirty 2>/dev/null || echo unknown)" \
 	processor="$(sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -n 1)" \
-	load_before="$load" load_after="$(cut -d' ' -f1 /proc/loadavg)" \
+	busy_before="$before%" busy_after="$(busy)%" \
 	seconds="$((SECONDS - started))" || die "no report came out of it"
 say "${out#"$TOP"/}/report.html, .csv and .json; $((SECONDS - started)) seconds"

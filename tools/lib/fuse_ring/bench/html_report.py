@@ -63,7 +63,7 @@ def bar_chart(title, groups, base):
                 parts.append(
                     f'<path class="spread" fill="none" d="M{LABEL + low * scale:.1f} {middle - 4}v8'
                     f'm0 -4H{LABEL + high * scale:.1f}m0 -4v8"/>')
-            end = LABEL + max(value, high) * scale + 6
+            end = LABEL + max(value, high, base or 0) * scale + 6
             parts.append(f'<text class="soft" x="{end:.1f}" y="{y + 14}">{escape(text)}</text>')
             y += ROW
         y += 6

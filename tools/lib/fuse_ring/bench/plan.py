@@ -91,9 +91,10 @@ def make(kind, words):
         if word not in known:
             sys.exit(f"plan.py: error: '{word}' in BENCH_FILTER is none of: {' '.join(known)}")
     plan = dict(KINDS[kind], kind=kind, filter=" ".join(words), parts=parts(words))
-    plan["rounds"] = int(os.environ.get("ROUNDS") or plan["rounds"])
-    if plan["rounds"] < 1:
-        sys.exit("plan.py: error: ROUNDS has to be 1 or more")
+    rounds = os.environ.get("ROUNDS") or str(plan["rounds"])
+    if not rounds.isdecimal() or int(rounds) < 1:
+        sys.exit(f"plan.py: error: ROUNDS={rounds}: a number from 1 on")
+    plan["rounds"] = int(rounds)
     # Whatever is compared is compared with the base.
     chosen = choose(words, SYSTEMS)
     plan["systems"] = [s for s in SYSTEMS if s in chosen or s == BASE]

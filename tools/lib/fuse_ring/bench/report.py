@@ -249,7 +249,7 @@ def print_targets(targets):
             continue
         sign = ">=" if t["better"] == "more" else "<="
         partly = "" if t["cells"] == t["of"] else f" ({t['cells']} of {t['of']} cells)"
-        print(f"  {t['title']:<28}{t['system']:<11}{sign} {t['limit']:.2f}  {t['value']:.3f}  "
+        print(f"  {t['title']:<30}{t['system']:<11}{sign} {t['limit']:.2f}  {t['value']:.3f}  "
               f"{verdict_words(t)}{partly}"
               f"{': ' + ', '.join(t['missed']) if t['missed'] and t['of'] > 1 else ''}")
     unknown = sum(not t["cells"] for t in targets)
@@ -310,11 +310,13 @@ def make(directory, facts):
         "servers": ours.servers if ours else {},
         "missing": {"the other": other.missing} if other else {},
     }
-    if float(facts.get("load_before", 0)) > 0.5:
+    busiest = max((int(facts[f].rstrip("%")) for f in ("busy_before", "busy_after")
+                   if f in facts), default=0)
+    if ours and busiest > 10:
         report["warnings"].append(
-            f"this machine was busy (load {facts['load_before']} before it began): "
+            f"others used {busiest} % of this machine's processors right before or after: "
             "times tell little, and neither do their ratios")
-    if plan["rounds"] < 7:
+    if ours and plan["rounds"] < 7:
         report["warnings"].append(f"{plan['rounds']} rounds are few: quick looks only")
     return report
 
