@@ -116,7 +116,8 @@ check-mutants:
 clean:
 	$(Q)rm -rf build/uml build/uml-debug build/qemu build/qemu-debug \
 		build/base build/check build/mutants \
-		build/selftests build/selftests-32 build/i386 build/fuse_ring \
+		build/selftests build/selftests-32 build/i386 \
+		build/fuse_ring build/fuse_ring-tests \
 		build/series build/reports build/apt
 
 distclean:

@@ -140,17 +140,11 @@ fail:
 static int map_pool(struct iovec *region, struct iovec *view,
 		    const struct queue_pool *pool, uint32_t headroom)
 {
-	int err;
-
 	if (headroom && pool->buf_size % getpagesize() == 0)
 		return map_view(region, view, pool, headroom);
 	if (headroom)
 		return -EINVAL;
-	err = map_anonymous(region, pool_bytes(pool));
-	if (!err)
-		/* Page rounding must not add buffers to what was asked for. */
-		*view = (struct iovec) { region->iov_base, 0 };
-	return err;
+	return map_anonymous(region, pool_bytes(pool));
 }
 
 int queue_memory_map(struct queue_memory *memory,
@@ -180,11 +174,8 @@ void queue_memory_unmap(struct queue_memory *memory)
 
 	unmap(&memory->headers);
 	for (pool = 0; pool < RING_MAX_POOLS; pool++) {
-		/* Without headroom it is only another name of the pool. */
-		if (memory->view[pool].iov_len)
-			unmap(&memory->view[pool]);
+		unmap(&memory->view[pool]);
 		unmap(&memory->pool[pool]);
-		memory->view[pool].iov_base = NULL;
 	}
 }
 
@@ -194,16 +185,16 @@ struct ring_header *queue_memory_header(const struct queue_memory *memory,
 	return (struct ring_header *)memory->headers.iov_base + slot;
 }
 
-/* As the server sees it */
-static void *view_buffer(const struct iovec *view,
-			 const struct queue_pool *pool, uint32_t headroom,
-			 unsigned int n)
+/* Where the server finds buffer @n of a pool */
+static void *server_buffer(const struct queue_memory *memory, unsigned int at,
+			   const struct queue_pool *pool, uint32_t headroom,
+			   unsigned int n)
 {
-	char *first = view->iov_base;
-
 	if (!headroom)
-		return first + (size_t)n * pool->buf_size;
-	return first + n * view_stride(pool, headroom) + headroom;
+		return (char *)memory->pool[at].iov_base +
+		       (size_t)n * pool->buf_size;
+	return (char *)memory->view[at].iov_base +
+	       n * view_stride(pool, headroom) + headroom;
 }
 
 void *queue_memory_payload(const struct queue_memory *memory,
@@ -216,8 +207,8 @@ void *queue_memory_payload(const struct queue_memory *memory,
 		struct queue_pool legacy = legacy_pool(layout);
 
 		*size = layout->max_payload;
-		return view_buffer(&memory->view[0], &legacy, layout->headroom,
-				   slot);
+		return server_buffer(memory, 0, &legacy, layout->headroom,
+				     slot);
 	}
 	*size = 0;
 	if (buf_id == RING_NO_BUFFER)
@@ -225,9 +216,8 @@ void *queue_memory_payload(const struct queue_memory *memory,
 	for (pool = 0; pool < layout->nr_pools; pool++) {
 		if (n < layout->pool[pool].nr) {
 			*size = layout->pool[pool].buf_size;
-			return view_buffer(&memory->view[pool],
-					   &layout->pool[pool],
-					   layout->headroom, n);
+			return server_buffer(memory, pool, &layout->pool[pool],
+					     layout->headroom, n);
 		}
 		n -= layout->pool[pool].nr;
 	}

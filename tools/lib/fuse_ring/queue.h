@@ -39,7 +39,7 @@ struct queue_layout {
 struct queue_memory {
 	struct iovec headers;
 	struct iovec pool[RING_MAX_POOLS];	/* as the kernel sees them */
-	/* as the server sees them: each buffer after its headroom */
+	/* as the server sees them if there is headroom: each buffer after it */
 	struct iovec view[RING_MAX_POOLS];
 };
 
