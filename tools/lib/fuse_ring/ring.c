@@ -30,6 +30,12 @@ enum completion {
 
 #define COMPLETION_MASK 3
 
+/*
+ * Entries for requests that wait for a lock, beyond options.depth: so many can
+ * wait in one queue, and the one that unlocks still gets through.
+ */
+#define SPARE_ENTRIES 112
+
 /* SQEs; they are submitted before they are more. */
 #define MAX_SQES 1024
 
@@ -58,6 +64,8 @@ struct ring_queue {
 	bool has_uring;
 	bool has_fixed_buffers;
 	struct fuse_ring_req *reqs;	/* by slot */
+	unsigned int entries;	/* registered slots */
+	unsigned int waiting;	/* of them with requests that wait for a lock */
 	uint32_t generation;
 	/* requests that came while entries were being registered */
 	struct fuse_ring_req *early;
@@ -174,6 +182,8 @@ static void prepare_file(struct fuse_ring_req *req)
 /* In the queue's thread, when handler and reply are through with it */
 static void send_answer(struct fuse_ring_req *req)
 {
+	if (req->waits)
+		req->queue->waiting--;
 	if (req->fd < 0)
 		prepare_commit(req);
 	else if (req->zero_copied)
@@ -240,26 +250,58 @@ static void run_work(struct work *work)
 		    ((char *)work - offsetof(struct fuse_ring_req, work)));
 }
 
+static void prepare_register(struct ring_queue *queue, unsigned int slot,
+			     struct queue_register *reg)
+{
+	struct io_uring_sqe *sqe = get_sqe(queue);
+
+	queue_register_fill(reg, &queue->layout, &queue->memory, queue->qid,
+			    slot);
+	queue_prep_register(sqe, queue->ring->connection.dev_fd, reg);
+	set_completion(sqe, &queue->reqs[slot], COMMAND_DONE);
+}
+
+/* An entry in place of one whose request waits; false if there is none left */
+static bool add_entry(struct ring_queue *queue)
+{
+	struct queue_register reg;
+
+	if (queue->entries - queue->waiting > queue->ring->options.depth)
+		return true;
+	if (queue->entries == queue->layout.depth)
+		return false;
+	prepare_register(queue, queue->entries, &reg);
+	/* The kernel reads @reg now. */
+	if (io_uring_submit(&queue->uring) < 0)
+		return false;
+	queue->entries++;
+	return true;
+}
+
+/* It may wait for another request of the same queue. */
+static void dispatch_waiting(struct fuse_ring_req *req)
+{
+	struct ring_queue *queue = req->queue;
+
+	if (add_entry(queue) &&
+	    !workers_give(&queue->ring->workers, &req->work, true)) {
+		queue->waiting++;
+		return;
+	}
+	req->waits = false;
+	atomic_store(&req->holders, 1);
+	fuse_ring_reply(req, -ENOLCK, NULL, 0);
+}
+
 static void dispatch(struct fuse_ring_req *req)
 {
-	const struct fuse_ring_options *options = &req->queue->ring->options;
-	/* It may wait for another request of the same queue. */
-	bool waits = req->in.opcode == FUSE_SETLKW && !options->serialize;
-	int err;
+	struct fuse_ring *ring = req->queue->ring;
 
-	if (!waits && !options->workers) {
+	if (req->waits)
+		dispatch_waiting(req);
+	else if (!ring->options.workers ||
+		 workers_give(&ring->workers, &req->work, false))
 		run_handler(req);
-		return;
-	}
-	err = workers_give(&req->queue->ring->workers, &req->work, waits);
-	if (!err)
-		return;
-	if (waits) {
-		atomic_store(&req->holders, 1);
-		fuse_ring_reply(req, -ENOLCK, NULL, 0);
-	} else {
-		run_handler(req);
-	}
 }
 
 static void take_request(struct fuse_ring_req *req)
@@ -281,6 +323,8 @@ static void take_request(struct fuse_ring_req *req)
 			 queue->qid, entry->buf_id);
 		req->room = 0;
 	}
+	req->waits = req->in.opcode == FUSE_SETLKW &&
+		     !queue->ring->options.serialize;
 	req->zero_copy_open = false;
 	req->error = 0;
 	req->reply_len = 0;
@@ -466,15 +510,15 @@ static uint32_t largest_payload(const struct fuse_ring_connection *connection)
 }
 
 /* Many small buffers and a few of the largest size, unless told otherwise */
-static void default_pools(struct queue_layout *layout)
+static void default_pools(struct queue_layout *layout, unsigned int depth)
 {
-	unsigned int few = layout->depth < 4 ? layout->depth : 4;
+	unsigned int few = depth < 4 ? depth : 4;
 	uint32_t page_size = getpagesize();
 
 	layout->nr_pools = 0;
-	if (layout->depth > few)
+	if (depth > few)
 		layout->pool[layout->nr_pools++] =
-			(struct queue_pool) { page_size, layout->depth };
+			(struct queue_pool) { page_size, depth };
 	layout->pool[layout->nr_pools++] =
 		(struct queue_pool) { layout->max_payload, few };
 }
@@ -486,12 +530,13 @@ static void choose_layout(struct ring_queue *queue, enum fuse_ring_mode mode)
 	unsigned int pool;
 
 	layout->flags = mode_flags(options, mode);
-	layout->depth = options->depth;
+	layout->depth = options->depth + SPARE_ENTRIES < UINT16_MAX ?
+			options->depth + SPARE_ENTRIES : UINT16_MAX;
 	layout->max_payload = largest_payload(&queue->ring->connection);
 	layout->headroom = queue->ring->headroom;
 	layout->nr_pools = options->nr_pools;
 	if (!options->nr_pools) {
-		default_pools(layout);
+		default_pools(layout, options->depth);
 		return;
 	}
 	for (pool = 0; pool < options->nr_pools; pool++) {
@@ -556,13 +601,9 @@ static int submit_and_look(struct ring_queue *queue)
 
 static int register_slot(struct ring_queue *queue, unsigned int slot)
 {
-	struct io_uring_sqe *sqe = get_sqe(queue);
 	struct queue_register reg;
 
-	queue_register_fill(&reg, &queue->layout, &queue->memory, queue->qid,
-			    slot);
-	queue_prep_register(sqe, queue->ring->connection.dev_fd, &reg);
-	set_completion(sqe, &queue->reqs[slot], COMMAND_DONE);
+	prepare_register(queue, slot, &reg);
 	return submit_and_look(queue);
 }
 
@@ -580,10 +621,10 @@ static void give_up(struct ring_queue *queue)
 	submit_and_look(queue);
 }
 
-/* Every slot; the queue works as soon as it has one. */
+/* All but the spare ones; the queue works as soon as it has one. */
 static int register_slots(struct ring_queue *queue)
 {
-	unsigned int slot;
+	unsigned int depth = queue->ring->options.depth, slot;
 	int err;
 
 	if (queue->mode == FUSE_RING_ZERO_COPY && !queue->has_fixed_buffers) {
@@ -593,15 +634,16 @@ static int register_slots(struct ring_queue *queue)
 			return err == -EPERM ? err : -ENOMEM;
 		queue->has_fixed_buffers = true;
 	}
-	for (slot = 0; slot < queue->layout.depth; slot++) {
+	for (slot = 0; slot < depth; slot++) {
 		err = register_slot(queue, slot);
+		queue->entries = slot + !err;
 		if (!err)
 			continue;
 		if (!slot)
 			return err;
 		ring_log(&queue->ring->options,
 			 "queue %u: only %u of %u entries: %s", queue->qid,
-			 slot, queue->layout.depth, strerror(-err));
+			 slot, depth, strerror(-err));
 		break;
 	}
 	return 0;
@@ -680,12 +722,12 @@ static int prepare_queue(struct ring_queue *queue)
 	queue->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (queue->event_fd < 0)
 		return -errno;
-	queue->reqs = calloc(depth, sizeof(*queue->reqs));
-	if (!queue->reqs)
-		return -ENOMEM;
 	err = set_mode(queue, queue->ring->mode);
 	if (err)
 		return err;
+	queue->reqs = calloc(queue->layout.depth, sizeof(*queue->reqs));
+	if (!queue->reqs)
+		return -ENOMEM;
 	err = io_uring_queue_init_params(sqes, &queue->uring, &params);
 	if (err)
 		return err;
@@ -891,12 +933,16 @@ int fuse_ring_prepare(struct fuse_ring **ring,
 static void log_mode(struct fuse_ring *ring)
 {
 	const struct ring_queue *queue = &ring->queues[0];
-	const struct queue_layout *layout = &queue->layout;
+	struct queue_layout layout = queue->layout;
+	size_t payload;
 
+	/* Memory of spare entries is not touched. */
+	layout.depth = ring->options.depth;
+	payload = queue_layout_payload_bytes(&layout);
 	ring_log(&ring->options,
 		 "%s, %u queues of %u requests and %zu KiB of payload buffers%s%s",
 		 fuse_ring_mode_name(ring->mode), ring->nr_queues,
-		 layout->depth, queue_layout_payload_bytes(layout) / 1024,
+		 ring->options.depth, payload / 1024,
 		 ring->why_not_more[0] ? "; " : "", ring->why_not_more);
 }
 
@@ -1120,7 +1166,7 @@ struct fuse_ring_req *ring_find_cookie(struct fuse_ring *ring, uint64_t cookie)
 	unsigned int qid = cookie >> 16 & 0xffff, slot = cookie & 0xffff;
 	struct fuse_ring_req *req;
 
-	if (qid >= ring->nr_queues || slot >= ring->options.depth)
+	if (qid >= ring->nr_queues || slot >= ring->queues[qid].layout.depth)
 		return NULL;
 	req = &ring->queues[qid].reqs[slot];
 	return atomic_load(&req->cookie) == cookie ? req : NULL;
@@ -1131,7 +1177,7 @@ uint64_t ring_find_unique(struct fuse_ring *ring, uint64_t unique)
 	unsigned int qid, slot;
 
 	for (qid = 0; qid < ring->nr_queues; qid++) {
-		for (slot = 0; slot < ring->options.depth; slot++) {
+		for (slot = 0; slot < ring->queues[qid].layout.depth; slot++) {
 			struct fuse_ring_req *req =
 				&ring->queues[qid].reqs[slot];
 			uint64_t cookie = atomic_load(&req->cookie);
