@@ -1027,6 +1027,8 @@ done
 
 work=$(mktemp -d) || die 'no temporary directory'
 trap cleanup EXIT
+# Where nobody reads the results any more, too
+trap 'exit 1' INT TERM HUP PIPE
 src=$work/src mnt=$work/mnt random=$work/random
 chmod 755 "$work"
 mkdir "$src" "$mnt" "$work/plain"
