@@ -373,15 +373,14 @@ vm()
 		-O "$BUILD/selftests" -r "$REPORTS/$name" -m 2G -t "$limit" "$@"
 }
 
-# library DEBUG: tools/lib/fuse_ring under file systems of others, too.
+# The file system on the library, in every mode.
 library()
 {
-	local image name=uml
+	local image
 
-	[ "$1" = 0 ] || name=uml-debug
-	image=$(DEBUG=$1 "$TOP/scripts/kernel.sh")
-	"$TOP/tools/lib/fuse_ring/tests/run.sh" -e uml -k "$image" -S "$LINUX" \
-		-O "$BUILD/fuse_ring-tests" -r "$REPORTS/$name-library"
+	image=$("$TOP/scripts/kernel.sh")
+	"$TOP/tools/lib/fuse_ring/tests/run.sh" -T passthrough -e uml -k "$image" \
+		-S "$LINUX" -O "$BUILD/fuse_ring-tests" -r "$REPORTS/uml-library"
 }
 
 # Without privileges all works but zero-copy, for which they are needed.
@@ -442,7 +441,7 @@ run "selftests build with musl"			builds_with_musl
 run "selftests in UML"				vm uml 0 0
 run "selftests installed, by kselftest's scripts"	kselftest_conventions
 run "selftests in UML, debug kernel"		vm uml 1 0
-run "library tests in UML"			library 0
+run "library tests in UML"			library
 run "selftests as an unprivileged user"		unprivileged
 run "selftests on unpatched $KVER"		unpatched
 run "selftests in qemu, 2 CPUs, debug kernel"	vm qemu 1 0

@@ -16,7 +16,7 @@ packages="
 # What the kernel's x86 build and the second engine want, and the checkers.
 check_packages="qemu-system-x86 sparse shellcheck python3-ply python3-git
 	clang musl-tools
-	fio sshfs squashfuse squashfs-tools fuse-overlayfs fuse2fs e2fsprogs pkg-config"
+	pkg-config"
 bench_packages="fio e2fsprogs pkg-config"
 
 # 32-bit programs, where the machine is of the kind that can run them

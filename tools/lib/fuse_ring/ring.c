@@ -796,12 +796,13 @@ static int want(struct fuse_ring *ring, unsigned int first, unsigned int last,
 
 static int start_threads(struct fuse_ring *ring)
 {
-	sigset_t all, before;
+	sigset_t ending, before;
 	unsigned int n;
 	int err = 0;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
+	/* libfuse interrupts an operation by a signal to its thread. */
+	workers_signals_to_block(&ending);
+	pthread_sigmask(SIG_BLOCK, &ending, &before);
 	for (n = 0; n < ring->nr_queues && !err; n++) {
 		err = -pthread_create(&ring->queues[n].thread, NULL,
 				      queue_thread, &ring->queues[n]);

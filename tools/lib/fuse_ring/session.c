@@ -494,11 +494,7 @@ int session_loop(struct fuse_session *se,
 	if (session.options.mode == FUSE_RING_OFF)
 		return session.options.serialize ? loops->single(se) :
 						   loops->multi(se);
-	sigemptyset(&ending);
-	sigaddset(&ending, SIGHUP);
-	sigaddset(&ending, SIGINT);
-	sigaddset(&ending, SIGQUIT);
-	sigaddset(&ending, SIGTERM);
+	workers_signals_to_block(&ending);
 	pthread_sigmask(SIG_BLOCK, &ending, &before);
 	return run(&session, &before);
 }

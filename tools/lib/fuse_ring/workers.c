@@ -68,19 +68,27 @@ static void *worker_thread(void *arg)
 	return NULL;
 }
 
+void workers_signals_to_block(sigset_t *signals)
+{
+	sigemptyset(signals);
+	sigaddset(signals, SIGHUP);
+	sigaddset(signals, SIGINT);
+	sigaddset(signals, SIGQUIT);
+	sigaddset(signals, SIGTERM);
+}
+
 /* With the lock held */
 static int add_worker(struct workers *workers)
 {
 	struct worker *worker = calloc(1, sizeof(*worker));
-	sigset_t all, before;
+	sigset_t ending, before;
 	int err;
 
 	if (!worker)
 		return -ENOMEM;
 	worker->workers = workers;
-	/* Signals are for the threads that the program has for them. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
+	workers_signals_to_block(&ending);
+	pthread_sigmask(SIG_BLOCK, &ending, &before);
 	err = pthread_create(&worker->thread, NULL, worker_thread, worker);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (err) {

@@ -6,6 +6,7 @@
 #define FUSE_RING_WORKERS_H
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 
 struct work {
@@ -26,6 +27,9 @@ struct workers {
 	bool stopped;
 	void (*run)(struct work *work);
 };
+
+/* Those that end a server, which the thread of its main loop waits for */
+void workers_signals_to_block(sigset_t *signals);
 
 int workers_init(struct workers *workers, unsigned int max,
 		 void (*run)(struct work *work));

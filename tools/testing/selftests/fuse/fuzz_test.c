@@ -189,8 +189,9 @@ FIXTURE_SETUP(fuzz)
 	if (impossible)
 		SKIP(return, "%s", impossible);
 	ASSERT_EQ(0, open_mount(fuzzer));
-	if (variant->flags && !kernel_has_bufrings(&fuzzer->mount))
-		SKIP(return, NO_BUFRINGS);
+	impossible = flags_impossible(&fuzzer->mount, variant->flags);
+	if (impossible)
+		SKIP(return, "%s", impossible);
 	ASSERT_EQ(0, close_mount(fuzzer));
 	fuzzer->mode = (struct ring_mode) {
 		.flags = variant->flags, .depth = DEPTH, .nr_pools = 2,

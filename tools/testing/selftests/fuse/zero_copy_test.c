@@ -603,7 +603,7 @@ static int open_loop(const char *path)
 		.info.lo_flags = LO_FLAGS_DIRECT_IO | LO_FLAGS_AUTOCLEAR,
 	};
 	int control = open(LOOP_CONTROL, O_RDWR | O_CLOEXEC);
-	int number, fd, err = 0;
+	int number, fd, backing, err = 0;
 	char name[32];
 
 	if (control < 0)
@@ -616,14 +616,15 @@ static int open_loop(const char *path)
 	fd = open(name, O_RDWR | O_DIRECT | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	config.fd = open(path, O_RDWR | O_CLOEXEC);
-	if (config.fd < 0 || ioctl(fd, LOOP_CONFIGURE, &config) ||
+	backing = open(path, O_RDWR | O_CLOEXEC);
+	config.fd = backing;
+	if (backing < 0 || ioctl(fd, LOOP_CONFIGURE, &config) ||
 	    ioctl(fd, LOOP_GET_STATUS64, &config.info))
 		err = -errno;
 	else if (!(config.info.lo_flags & LO_FLAGS_DIRECT_IO))
 		err = -EOPNOTSUPP;
-	if (config.fd >= 0)
-		close(config.fd);
+	if (backing >= 0)
+		close(backing);
 	if (!err)
 		return fd;
 	close(fd);
