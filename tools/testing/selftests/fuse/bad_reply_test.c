@@ -198,6 +198,9 @@ TEST_F(bad_reply, another_unique_id_fails_the_request)
 
 TEST_F(bad_reply, the_unique_id_of_an_interrupt_fails_the_request)
 {
+	/* Without the series that brings buffer rings it is a WARN(). */
+	if (!kernel_has_bufrings(&self->mount))
+		SKIP(return, "this kernel warns about the id of an interrupt");
 	EXPECT_EQ(0, commit_with_header(&self->request, 0,
 					self->request.in.unique | 1));
 	check_client(_metadata, self, -ENOENT);
