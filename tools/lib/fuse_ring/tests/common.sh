@@ -272,6 +272,7 @@ run_case()
 	kill "$guard" 2>/dev/null
 	wait "$guard" 2>/dev/null
 	clean_up >>"$work/out" 2>&1
+	! declare -F tear_down >/dev/null || tear_down
 	if [ $status = 0 ]; then
 		wait "$case_pid"
 		status=$?
@@ -320,7 +321,8 @@ wanted()
 }
 
 # set_up, if there is one, runs once before all tests; what it makes in $shared
-# is there for each of them.
+# is there for each of them. begin_case and tear_down, if there, run before and
+# after each test, the first one in its process.
 run_cases()
 {
 	local n number=0 status chosen=() words=() failures=0 begin
@@ -330,6 +332,8 @@ run_cases()
 		shared=$(dirname "$dir")/shared
 		mnt=$dir/mnt
 		mkdir "$mnt"
+		shopt -s extglob
+		! declare -F begin_case >/dev/null || begin_case
 		set -e
 		eval "${commands[$2]}"
 		exit

@@ -8,7 +8,7 @@ set -u
 export LC_ALL=C
 
 here=$(cd "$(dirname "$0")" && pwd -P)
-all_tests="passthrough real_fs"
+all_tests="passthrough preload real_fs"
 
 usage()
 {

@@ -12,6 +12,7 @@ import errno
 import mmap
 import os
 import random
+import shutil
 import stat
 import sys
 
@@ -175,7 +176,8 @@ def change(top):
                 replaced.seek(0)
                 if replaced.read() != before:
                     sys.exit(f"{files[n + 1][0]}: changed under its reader")
-    os.rename(os.path.join(top, "deep"), os.path.join(top, "dir1", "was deep"))
+    # As mv does it: overlay file systems do not rename every directory.
+    shutil.move(os.path.join(top, "deep"), os.path.join(top, "dir1", "was deep"))
     os.mkdir(os.path.join(top, "new"))
     remove_tree(os.path.join(top, "dir2"))
     try:

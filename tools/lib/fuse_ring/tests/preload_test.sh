@@ -1,0 +1,612 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1 OR BSD-2-Clause
+#
+# What libfuse_ring_preload.so does where it cannot have all that it wants, and
+# that a server keeps the manners it has without it.
+
+# shellcheck source=common.sh
+. "$(dirname "$0")/common.sh"
+
+nobody=65534
+disabled=/proc/sys/kernel/io_uring_disabled
+
+# Where another user gets to, too
+set_up()
+{
+	cp "$preload" "$built/probe_fs" "$shared/"
+	chmod 755 "$shared"/*
+}
+
+# What a test turned off, whatever became of it
+tear_down()
+{
+	echo Y >$parameter
+	[ ! -e $disabled ] || echo 0 >$disabled
+}
+
+begin_case()
+{
+	preload=$shared/libfuse_ring_preload.so
+	probe=$shared/probe_fs
+}
+
+mount_probe()
+{
+	local mode=$1
+
+	shift
+	serve "$mode" "$probe" -f "$@" "$mnt"
+	await_mount "$mnt"
+}
+
+# The file system does what it is for: data there and back, several at once
+works()
+{
+	local n pids=()
+
+	ls "$mnt" >/dev/null
+	head -c 3000000 /dev/urandom >"$dir/random"
+	cp "$dir/random" "$mnt/data"
+	cmp "$dir/random" "$mnt/data" || fail "the data differs"
+	for n in 1 2 3 4; do
+		cmp "$dir/random" "$mnt/data" &
+		pids+=($!)
+	done
+	for n in "${pids[@]}"; do
+		wait "$n" || fail "the data differs for several readers"
+	done
+	! stat "$mnt/missing" 2>/dev/null || fail "a missing file is there"
+}
+
+# says TEXT: the library said that, in the first line of its log.
+says()
+{
+	within 30 said_something || fail "the library did not say what it does"
+	cat "$log"
+	[[ $(head -n 1 "$log") == "fuse_ring: "$1 ]] || fail "'$1' was expected"
+}
+
+says_no_more()
+{
+	[ "$(wc -l <"$log")" = 1 ] || fail "one line was expected"
+}
+
+count()
+{
+	cut -d' ' -f1 "$mnt/$1"
+}
+
+count_is()
+{
+	[ "$(count "$1")" = "$2" ]
+}
+
+all_ended()
+{
+	local pid
+
+	for pid; do
+		ended "$pid" || return 1
+	done
+}
+
+#
+# Not all can be had
+#
+
+# as_nobody KIB MODE: mounts with so much memory to lock.
+as_nobody()
+{
+	command -v fusermount3 >/dev/null || skip "fusermount3 is not installed"
+	command -v setpriv >/dev/null || skip "setpriv is not installed"
+	chown $nobody "$mnt"
+	ulimit -l "$1"
+	serve "$2" setpriv --reuid $nobody --regid $nobody --clear-groups \
+		"$probe" -f "$mnt"
+	await_mount "$mnt"
+	[ "$(awk '/^Uid:/ { print $3 }' "/proc/$server/status")" = $nobody ] ||
+		fail "the server is not unprivileged"
+}
+
+works_for_nobody()
+{
+	export mnt dir
+	chmod 777 "$dir"
+	declare -fx works fail
+	setpriv --reuid $nobody --regid $nobody --clear-groups bash -e -c works ||
+		fail "it does not work"
+}
+
+auto_without_locked_memory()
+{
+	as_nobody 64 auto
+	says 'bufring, *; pinned needs * KiB of locked memory in *, RLIMIT_MEMLOCK is 64 KiB'
+	says_no_more
+	works_for_nobody
+	stop_server "$mnt"
+}
+
+auto_with_enough_locked_memory()
+{
+	as_nobody 65536 auto
+	says 'pinned, *'
+	says_no_more
+	[ "$(pinned_kib "$server")" -gt 0 ] || fail "no memory is pinned"
+	works_for_nobody
+	stop_server "$mnt"
+}
+
+pinned_without_locked_memory()
+{
+	as_nobody 64 pinned
+	says 'off, *pinned needs * KiB of locked memory in *, RLIMIT_MEMLOCK is 64 KiB'
+	says_no_more
+	works_for_nobody
+	! uses_io_uring "$server" || fail "there is still an io_uring"
+	stop_server "$mnt"
+}
+
+# io_uring_setup() itself may want locked memory.
+no_locked_memory_at_all()
+{
+	as_nobody 0 auto
+	says '@(bufring|legacy|off), *'
+	says_no_more
+	works_for_nobody
+	stop_server "$mnt"
+}
+
+# So few descriptors that there are none for io_uring
+no_descriptors_left()
+{
+	ulimit -n 8
+	mount_probe auto
+	ulimit -n 1024
+	says '*'
+	works
+	stop_server "$mnt"
+}
+
+kernel_parameter_is_off()
+{
+	echo N >$parameter
+	mount_probe auto
+	says 'off, the kernel does not offer fuse over io_uring (fuse.enable_uring)'
+	says_no_more
+	works
+	! uses_io_uring "$server" || fail "there is an io_uring"
+	stop_server "$mnt"
+}
+
+io_uring_is_forbidden()
+{
+	[ -e $disabled ] || skip "the kernel has no $disabled"
+	echo 2 >$disabled
+	mount_probe auto
+	says 'off, *: Operation not permitted'
+	says_no_more
+	works
+	! uses_io_uring "$server" || fail "there is an io_uring"
+	stop_server "$mnt"
+}
+
+# A queue that is there when the others cannot be had
+legacy_mode()
+{
+	mount_probe legacy
+	expect_mode legacy "$server"
+	works
+	stop_server "$mnt"
+}
+
+bufring_mode()
+{
+	mount_probe bufring
+	expect_mode bufring "$server"
+	works
+	stop_server "$mnt"
+}
+
+#
+# Nonsense
+#
+
+# nonsense VARIABLE VALUE LINE: it is told, and the rest goes on.
+nonsense()
+{
+	export "$1=$2"
+	if [ "$1" = FUSE_RING ]; then
+		mount_probe "$2"
+	else
+		mount_probe auto
+	fi
+	ls "$mnt" >/dev/null
+	says "$3"
+	grep -q '^fuse_ring: pinned, ' "$log" || fail "mode pinned was expected then"
+	works
+	stop_server "$mnt"
+}
+
+options_are_followed()
+{
+	export FUSE_RING_DEPTH=5 FUSE_RING_POOL=8k:3,1m:2 FUSE_RING_WORKERS=3
+	mount_probe pinned
+	ls "$mnt" >/dev/null
+	says 'pinned, * queues of 5 requests and 2072 KiB of payload buffers'
+	works
+	stop_server "$mnt"
+}
+
+log_goes_to_standard_error()
+{
+	log=$dir/server.out
+	env FUSE_RING=auto LD_PRELOAD="$preload" "$probe" -f "$mnt" >"$dir/stdout" 2>"$log" &
+	server=$!
+	await_mount "$mnt"
+	ls "$mnt" >/dev/null
+	within 30 grep '^fuse_ring: pinned, ' "$log" || fail "standard error does not tell the mode"
+	[ ! -s "$dir/stdout" ] || fail "standard output is not for that"
+	stop_server "$mnt"
+}
+
+#
+# Threads
+#
+
+read_four_times()
+{
+	local n pids=()
+
+	for n in 1 2 3 4; do
+		cat "$mnt/meet" &
+		pids+=($!)
+	done
+	for n in "${pids[@]}"; do
+		wait "$n" || fail "cannot read"
+	done
+}
+
+# one at a time with -s, several without
+operations_at_once()
+{
+	mount_probe "$@"
+	read_four_times
+	[ "$(count most)" -gt 1 ] || fail "operations do not run beside each other"
+	stop_server "$mnt"
+}
+
+one_operation_at_a_time()
+{
+	mount_probe "$1" -s
+	[ "$1" = bare ] || expect_mode "$1" "$server"
+	read_four_times
+	works
+	[ "$(count most)" = 1 ] || fail "$(count most) operations ran at once"
+	stop_server "$mnt"
+}
+
+#
+# Signals to clients
+#
+
+one_is_held()
+{
+	count_is waiting 1
+}
+
+# The server holds the request of a client that is killed.
+interrupted_client()
+{
+	local client
+
+	mount_probe "$1"
+	cat "$mnt/hold" &
+	client=$!
+	within 10 one_is_held || fail "the request does not get to the server"
+	kill -TERM $client
+	within 10 ended $client || fail "the client hangs"
+	[ "$(status_of $client)" = 143 ] || fail "the client did not die of the signal"
+	within 10 count_is waiting 0 || fail "the server still holds the request"
+	count woken
+	[ "$(cat "$mnt/woken")" = "1 interrupted, 0 timed out" ] ||
+		fail "the operation was not interrupted: $(cat "$mnt/woken")"
+	works
+	stop_server "$mnt"
+}
+
+# The signal comes when the request is just on its way: whenever that is, the
+# client does not have to wait until the operation ends by itself.
+interrupted_at_any_moment()
+{
+	mount_probe "$1"
+	timeout 500 python3 - "$mnt/hold" <<-'END' || fail "clients hang: $(cat "$mnt/woken")"
+		import os, random, signal, sys, time
+		rng = random.Random(1)
+		late = 0
+		for n in range(150):
+		    pid = os.fork()
+		    if not pid:
+		        os.read(os.open(sys.argv[1], os.O_RDONLY), 100)
+		        os._exit(0)
+		    until = time.monotonic() + rng.choice([0, .001, .003, .01]) * rng.random()
+		    while time.monotonic() < until:
+		        pass
+		    os.kill(pid, signal.SIGTERM)
+		    begin = time.monotonic()
+		    os.waitpid(pid, 0)
+		    late += time.monotonic() - begin > 15
+		if late:
+		    sys.exit(f"{late} of 150 were answered late")
+	END
+	cat "$mnt/woken"
+	[[ $(cat "$mnt/woken") == *" 0 timed out" ]] || fail "an interrupt got lost"
+	stop_server "$mnt"
+}
+
+#
+# Locks
+#
+
+# All on one CPU, that is in one queue
+python_lock()
+{
+	taskset -c 0 python3 -c '
+import fcntl, sys
+file = open(sys.argv[2], "r+")
+{"flock": fcntl.flock, "fcntl": fcntl.lockf}[sys.argv[1]](file, fcntl.LOCK_EX)
+print("locked", flush=True)
+sys.stdin.read()
+' "$1" "$mnt/lock"
+}
+
+# blocking_locks MODE KIND WAITERS
+blocking_locks()
+{
+	local mode=$1 kind=$2 waiters=$3 holder pids=() n
+
+	mount_probe "$mode"
+	mkfifo "$dir/end"
+	python_lock "$kind" <"$dir/end" >"$dir/holder" &
+	holder=$!
+	exec 8>"$dir/end"
+	within 30 grep -q locked "$dir/holder" || fail "a free lock cannot be taken"
+	for ((n = 0; n < waiters; n++)); do
+		python_lock "$kind" </dev/null >"$dir/waiter.$n" 8>&- &
+		pids+=($!)
+	done
+	within 60 count_is waiting "$waiters" ||
+		fail "$(count waiting) of $waiters wait for the lock"
+	! grep -q locked "$dir"/waiter.* || fail "two hold the lock"
+	taskset -c 0 stat "$mnt/data" >/dev/null
+	exec 8>&-
+	within 60 all_ended "${pids[@]}" "$holder" || fail "who waits does not get the lock"
+	for n in "${pids[@]}"; do
+		wait "$n" || fail "a waiter failed"
+	done
+	[ "$(cat "$dir"/waiter.* | grep -c locked)" = "$waiters" ] || fail "not all had the lock"
+	stop_server "$mnt"
+}
+
+interrupted_lock()
+{
+	local holder waiter
+
+	mount_probe "$1"
+	mkfifo "$dir/end"
+	python_lock flock <"$dir/end" >"$dir/holder" &
+	holder=$!
+	exec 8>"$dir/end"
+	within 30 grep -q locked "$dir/holder" || fail "a free lock cannot be taken"
+	exec 7< <(exec python3 -c '
+import fcntl, os, sys
+print(os.getpid(), flush=True)
+fcntl.flock(open(sys.argv[1], "r+"), fcntl.LOCK_EX)' "$mnt/lock" 8>&-)
+	read -r waiter <&7
+	within 30 count_is waiting 1 || fail "nobody waits for the lock"
+	kill -TERM "$waiter"
+	within 10 ended "$waiter" || fail "who waits for a lock cannot be killed"
+	within 10 count_is waiting 0 || fail "the server still waits for the lock"
+	exec 8>&-
+	wait "$holder"
+	stop_server "$mnt"
+}
+
+#
+# The end
+#
+
+unmount_while_busy()
+{
+	mount_probe "$1"
+	echo text >"$mnt/data"
+	exec 9<"$mnt/data"
+	! umount "$mnt" 2>/dev/null || fail "a busy file system was unmounted"
+	works
+	exec 9<&-
+	stop_server "$mnt"
+}
+
+lazy_unmount()
+{
+	mount_probe "$1"
+	echo text >"$mnt/data"
+	exec 9<"$mnt/data"
+	umount -l "$mnt"
+	[ "$(cat <&9)" = text ] || fail "the open file cannot be read any more"
+	! ended "$server" || fail "the server ended too early"
+	exec 9<&-
+	within 30 ended "$server" || fail "the server does not end"
+	[ "$(status_of "$server")" = 0 ] || fail "the server failed"
+}
+
+# signalled MODE SIGNAL: -> $dir/status.MODE
+signalled()
+{
+	local mode=$1 signal=$2
+
+	mount_probe "$mode"
+	echo text >"$mnt/data"
+	[ "$mode" = bare ] || expect_mode "$mode" "$server"
+	kill -"$signal" "$server"
+	within 30 ended "$server" || fail "$signal does not end the server"
+	status_of "$server" >"$dir/status.$mode"
+	within 10 not_mounted "$mnt" || fail "it is still mounted"
+}
+
+same_status_after_signal()
+{
+	local mode
+
+	for mode in bare pinned legacy; do
+		signalled $mode "$1"
+		echo "$mode: $(cat "$dir/status.$mode")"
+		cmp "$dir/status.bare" "$dir/status.$mode" ||
+			fail "the status after SIG$1 is another"
+	done
+}
+
+read_until_it_fails()
+{
+	local end=$((SECONDS + 60 * slower))
+
+	while cat "$mnt/data" >/dev/null 2>&1; do
+		[ $SECONDS -lt $end ] || return 1
+	done
+}
+
+terminated_under_load()
+{
+	local mode n pids
+
+	for mode in bare pinned legacy; do
+		mount_probe $mode
+		head -c 1000000 /dev/urandom >"$mnt/data"
+		pids=()
+		for n in 1 2 3 4; do
+			read_until_it_fails &
+			pids+=($!)
+		done
+		cat "$mnt/data" >/dev/null
+		kill -TERM "$server"
+		within 30 ended "$server" || fail "the server does not end"
+		status_of "$server" >"$dir/status.$mode"
+		within 30 all_ended "${pids[@]}" || fail "clients hang"
+		wait "${pids[@]}"
+		within 10 not_mounted "$mnt" || fail "it is still mounted"
+		# The file would now be a plain one.
+		[ ! -e "$mnt/data" ] || fail "there is a file in the mount point"
+	done
+	cmp "$dir/status.bare" "$dir/status.pinned" || fail "the status is another"
+}
+
+killed()
+{
+	local client
+
+	mount_probe "$1"
+	ls "$mnt" >/dev/null
+	cat "$mnt/hold" 2>"$dir/error" &
+	client=$!
+	within 10 one_is_held || fail "the request does not get to the server"
+	kill -KILL "$server"
+	within 30 ended $client || fail "the client hangs"
+	[ "$(status_of $client)" = 1 ] || fail "the client got no error"
+	! stat "$mnt/data" 2>/dev/null || fail "the dead server answers"
+	umount "$mnt"
+}
+
+daemon()
+{
+	local mode=$1 pid
+
+	: >"$dir/ring.log"
+	FUSE_RING=$mode FUSE_RING_LOG=$dir/ring.log LD_PRELOAD=$preload "$probe" "$mnt" ||
+		fail "it does not start"
+	log=$dir/ring.log
+	mounted "$mnt" || fail "it came back before it was mounted"
+	pid=$(pgrep -f "^$probe $mnt")
+	expect_mode "$mode" "$pid"
+	works
+	read_four_times
+	umount "$mnt"
+	within 30 ended "$pid" || fail "the server does not end"
+}
+
+# A child of the server does not keep the connection.
+mounts_one_after_the_other()
+{
+	local n
+
+	for n in {1..20}; do
+		mount_probe "$1"
+		ls "$mnt" >/dev/null
+		stop_server "$mnt"
+	done
+}
+
+several_mounts()
+{
+	local n servers=()
+
+	for n in 1 2 3 4; do
+		mnt=$dir/mnt$n
+		mkdir "$mnt"
+		mount_probe pinned
+		expect_mode pinned "$server"
+		echo "$n" >"$mnt/data"
+		servers+=("$server")
+	done
+	for n in 1 2 3 4; do
+		mnt=$dir/mnt$n
+		server=${servers[n - 1]}
+		[ "$(cat "$mnt/data")" = "$n" ] || fail "the data of another mount"
+		stop_server "$mnt"
+	done
+}
+
+test_case auto_without_locked_memory 100 auto_without_locked_memory
+test_case auto_with_enough_locked_memory 100 auto_with_enough_locked_memory
+test_case pinned_without_locked_memory 100 pinned_without_locked_memory
+test_case no_locked_memory_at_all 100 no_locked_memory_at_all
+test_case no_descriptors_left 100 no_descriptors_left
+test_case kernel_parameter_is_off 100 kernel_parameter_is_off
+test_case io_uring_is_forbidden 100 io_uring_is_forbidden
+test_case legacy_mode 100 legacy_mode
+test_case bufring_mode 100 bufring_mode
+
+test_case nonsense.mode 100 nonsense FUSE_RING fastest 'ring=fastest makes no sense and is ignored'
+test_case nonsense.zero_copy 100 nonsense FUSE_RING zero-copy 'zero-copy needs a server that is written for it'
+test_case nonsense.depth 100 nonsense FUSE_RING_DEPTH 0 'ring_depth=0 makes no sense and is ignored'
+test_case nonsense.depth_text 100 nonsense FUSE_RING_DEPTH 16x 'ring_depth=16x makes no sense and is ignored'
+test_case nonsense.pool 100 nonsense FUSE_RING_POOL 4k 'ring_pool=4k makes no sense and is ignored'
+test_case nonsense.workers 100 nonsense FUSE_RING_WORKERS -1 'ring_workers=-1 makes no sense and is ignored'
+test_case options_are_followed 100 options_are_followed
+test_case log_goes_to_standard_error 100 log_goes_to_standard_error
+
+for mode in bare pinned legacy; do
+	test_case operations_at_once.$mode 100 operations_at_once $mode
+	test_case one_operation_at_a_time.$mode 100 one_operation_at_a_time $mode
+	test_case interrupted_client.$mode 100 interrupted_client $mode
+	test_case interrupted_at_any_moment.$mode 600 interrupted_at_any_moment $mode
+	test_case interrupted_lock.$mode 100 interrupted_lock $mode
+	# More than the library has threads for, and a lock is still let go
+	test_case two_flocks_on_one_cpu.$mode 100 blocking_locks $mode flock 1
+	test_case two_record_locks_on_one_cpu.$mode 100 blocking_locks $mode fcntl 1
+done
+test_case many_flocks_on_one_cpu.pinned 200 blocking_locks pinned flock 12
+test_case many_record_locks_on_one_cpu.pinned 200 blocking_locks pinned fcntl 12
+
+for mode in pinned legacy; do
+	test_case unmount_while_busy.$mode 100 unmount_while_busy $mode
+	test_case lazy_unmount.$mode 100 lazy_unmount $mode
+	test_case killed.$mode 100 killed $mode
+	test_case daemon.$mode 100 daemon $mode
+	test_case mounts_one_after_the_other.$mode 200 mounts_one_after_the_other $mode
+done
+for signal in TERM INT HUP; do
+	test_case status_after_signal.$signal 200 same_status_after_signal $signal
+done
+test_case terminated_under_load 200 terminated_under_load
+test_case several_mounts 100 several_mounts
+
+run_cases "$@"
