@@ -354,7 +354,7 @@ compat()
 	image=$(ENGINE=qemu DEBUG=1 "$TOP/scripts/kernel.sh")
 	"$fuse/vmtest.sh" -e qemu -k "$image" -S "$LINUX" \
 		-O "$BUILD/selftests-32" -r "$REPORTS/qemu-debug-32" -m 2G -t 1200 \
-		-T "uapi_layout_test detect_test register_flags_test register_bounds_test privilege_test bad_reply_test"
+		-T "uapi_layout_test detect_test register_flags_test privilege_test"
 }
 
 # vm ENGINE DEBUG BASE [OPTION...]: the selftests on one kernel. Options are
