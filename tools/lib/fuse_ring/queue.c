@@ -10,7 +10,7 @@
 
 #include "queue.h"
 
-static size_t page_align(size_t size)
+size_t queue_page_align(size_t size)
 {
 	size_t page_size = getpagesize();
 
@@ -36,7 +36,7 @@ static size_t header_bytes(const struct queue_layout *layout)
 static struct queue_pool legacy_pool(const struct queue_layout *layout)
 {
 	return (struct queue_pool) {
-		.buf_size = page_align(layout->max_payload),
+		.buf_size = queue_page_align(layout->max_payload),
 		.nr = layout->depth,
 	};
 }
@@ -59,10 +59,10 @@ size_t queue_layout_pinned_bytes(const struct queue_layout *layout)
 	size_t bytes = 0;
 
 	if (layout->flags & RING_PINNED_HEADERS)
-		bytes += page_align(header_bytes(layout));
+		bytes += queue_page_align(header_bytes(layout));
 	for (pool = 0; pool < layout->nr_pools; pool++)
 		if (layout->flags & RING_PINNED_BUFFERS)
-			bytes += page_align(pool_bytes(&layout->pool[pool]));
+			bytes += queue_page_align(pool_bytes(&layout->pool[pool]));
 	return bytes;
 }
 
@@ -70,12 +70,12 @@ static int map_anonymous(struct iovec *region, size_t size)
 {
 	void *address;
 
-	address = mmap(NULL, page_align(size), PROT_READ | PROT_WRITE,
+	address = mmap(NULL, queue_page_align(size), PROT_READ | PROT_WRITE,
 		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (address == MAP_FAILED)
 		return -errno;
 	region->iov_base = address;
-	region->iov_len = page_align(size);
+	region->iov_len = queue_page_align(size);
 	return 0;
 }
 
@@ -90,7 +90,7 @@ static void unmap(struct iovec *region)
 /* From one buffer of a view to the next */
 static size_t view_stride(const struct queue_pool *pool, uint32_t headroom)
 {
-	return headroom + page_align(pool->buf_size);
+	return headroom + queue_page_align(pool->buf_size);
 }
 
 /*
@@ -111,9 +111,9 @@ static int map_view(struct iovec *region, struct iovec *view,
 	fd = memfd_create("fuse_ring", MFD_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	if (ftruncate(fd, page_align(pool_bytes(pool))))
+	if (ftruncate(fd, queue_page_align(pool_bytes(pool))))
 		goto fail;
-	region->iov_len = page_align(pool_bytes(pool));
+	region->iov_len = queue_page_align(pool_bytes(pool));
 	address = mmap(NULL, region->iov_len, PROT_READ | PROT_WRITE,
 		       MAP_SHARED, fd, 0);
 	if (address == MAP_FAILED)
@@ -241,7 +241,7 @@ void queue_register_fill(struct queue_register *reg,
 		reg->iov[0].iov_base = queue_memory_header(memory, slot);
 		reg->iov[0].iov_len = sizeof(struct ring_header);
 		reg->iov[1].iov_base = (char *)memory->pool[0].iov_base +
-				       slot * page_align(layout->max_payload);
+				       slot * queue_page_align(layout->max_payload);
 		reg->iov[1].iov_len = layout->max_payload;
 		return;
 	}

@@ -51,6 +51,9 @@ struct queue_register {
 	struct iovec iov[1 + RING_MAX_POOLS];
 };
 
+/* Rounded up to pages */
+size_t queue_page_align(size_t size);
+
 /* Bytes of payload buffers the queue has */
 size_t queue_layout_payload_bytes(const struct queue_layout *layout);
 /* Bytes that count against RLIMIT_MEMLOCK */

@@ -491,13 +491,6 @@ static uint64_t mode_flags(const struct fuse_ring_options *options,
 	}
 }
 
-static uint32_t page_align(uint32_t size)
-{
-	uint32_t page_size = getpagesize();
-
-	return (size + page_size - 1) / page_size * page_size;
-}
-
 static uint32_t largest_payload(const struct fuse_ring_connection *connection)
 {
 	uint32_t largest = FUSE_MIN_READ_BUFFER;
@@ -506,7 +499,7 @@ static uint32_t largest_payload(const struct fuse_ring_connection *connection)
 		largest = connection->max_write;
 	if (largest < connection->max_pages * getpagesize())
 		largest = connection->max_pages * getpagesize();
-	return page_align(largest);
+	return queue_page_align(largest);
 }
 
 /* Many small buffers and a few of the largest size, unless told otherwise */
@@ -541,7 +534,7 @@ static void choose_layout(struct ring_queue *queue, enum fuse_ring_mode mode)
 	}
 	for (pool = 0; pool < options->nr_pools; pool++) {
 		layout->pool[pool].buf_size =
-			page_align(options->pool[pool].buf_size);
+			queue_page_align(options->pool[pool].buf_size);
 		layout->pool[pool].nr = options->pool[pool].nr;
 	}
 	if (layout->pool[pool - 1].buf_size < layout->max_payload)

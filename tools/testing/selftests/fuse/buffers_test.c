@@ -146,6 +146,19 @@ static void serve(struct __test_metadata *_metadata,
 	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &mode));
 }
 
+/* Of each queue only the first entry */
+static void serve_one_entry(struct __test_metadata *_metadata,
+			    FIXTURE_DATA(buffers) * self,
+			    const struct ring_mode *mode)
+{
+	unsigned int qid;
+
+	for (qid = 0; qid < self->mount.nr_queues; qid++) {
+		ASSERT_EQ(0, queue_open(&self->mount, qid, mode));
+		ASSERT_EQ(0, queue_register(&self->mount.queues[qid], 0));
+	}
+}
+
 #define START(call, size) start(_metadata, self, call, size)
 #define START_WAITING(call, size, waiting) \
 	start_waiting(_metadata, self, call, size, waiting)
@@ -420,13 +433,9 @@ TEST_F(buffers, an_entry_that_is_added_serves_what_waits_for_one)
 	struct ring_request request[2];
 	struct ring_mode mode = three_buffers;
 	struct call a, b;
-	unsigned int qid;
 
 	mode.flags = variant->flags;
-	for (qid = 0; qid < self->mount.nr_queues; qid++) {
-		ASSERT_EQ(0, queue_open(&self->mount, qid, &mode));
-		ASSERT_EQ(0, queue_register(&self->mount.queues[qid], 0));
-	}
+	serve_one_entry(_metadata, self, &mode);
 	START(&a, 10);
 	ARRIVES(&request[0], 10);
 	START_WAITING(&b, 11, 2);
@@ -548,13 +557,9 @@ TEST_F(buffers, a_buffer_of_an_entry_that_is_gone_reaches_one_who_waits)
 	struct second_server second = { .mode = &mode };
 	struct ring_request request;
 	struct call a, b;
-	unsigned int qid;
 
 	mode.flags = variant->flags;
-	for (qid = 0; qid < self->mount.nr_queues; qid++) {
-		ASSERT_EQ(0, queue_open(&self->mount, qid, &mode));
-		ASSERT_EQ(0, queue_register(&self->mount.queues[qid], 0));
-	}
+	serve_one_entry(_metadata, self, &mode);
 	/* The entry that came last is the first to get a request. */
 	start_second(_metadata, self, &second);
 	START_WAITING(&a, 10, 1);

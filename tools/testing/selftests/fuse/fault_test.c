@@ -60,19 +60,6 @@ FIXTURE_VARIANT_ADD(fault, zero_copy)
 	.pinned_kib = 4 + 8 + 8,
 };
 
-static int write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	int err = 0;
-
-	if (fd < 0)
-		return -errno;
-	if (write(fd, text, strlen(text)) < 0)
-		err = -errno;
-	close(fd);
-	return err;
-}
-
 /* By default nothing fails that may sleep, and nothing of a single page. */
 static int set_up_injection(void)
 {
@@ -90,7 +77,7 @@ static int set_up_injection(void)
 	if (access(DEBUGFS "/failslab", F_OK))
 		mount("fault_test", DEBUGFS, "debugfs", 0, NULL);
 	for (n = 0; n < ARRAY_SIZE(settings) && !err; n++)
-		err = write_file(settings[n][0], settings[n][1]);
+		err = write_text(settings[n][0], settings[n][1]);
 	return err;
 }
 
@@ -133,7 +120,7 @@ static int arm_fault(unsigned int nth)
 	char text[16];
 
 	snprintf(text, sizeof(text), "%u", nth);
-	return write_file(FAIL_NTH, text);
+	return write_text(FAIL_NTH, text);
 }
 
 static bool fault_happened(void)

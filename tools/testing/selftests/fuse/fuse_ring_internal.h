@@ -16,7 +16,6 @@ int complain_errno(const char *what);
 int ms_until(__u64 deadline);
 /* Length, or a negative errno */
 ssize_t read_text(const char *path, char *text, size_t size);
-int write_text(const char *path, const char *text);
 /* Mounts that nobody else sees, in a user namespace if that takes one */
 int enter_private_mounts(void);
 /* Notes what has_privilege() is to say from now on. */
@@ -24,6 +23,9 @@ void note_privileges(void);
 bool may_mount(void);
 /* -ETIMEDOUT after WAIT_MS */
 int wait_readable(int fd, const char *what);
+/* A queue of the mount in this mode, as the library has it */
+struct queue_layout mode_layout(const struct fuse_mount *mount,
+				const struct ring_mode *mode);
 /* mount_wait() that ends with -ENODATA when @other_fd is readable */
 int mount_wait_or(struct fuse_mount *mount, struct ring_request *request,
 		  int ms, int other_fd);

@@ -39,15 +39,14 @@ static unsigned int user_data_slot(__u64 user_data)
 	return user_data & 0xffff;
 }
 
-/* The queue's mode as the library has it */
-static struct queue_layout layout_of(const struct ring_queue *queue)
+struct queue_layout mode_layout(const struct fuse_mount *mount,
+				const struct ring_mode *mode)
 {
-	const struct ring_mode *mode = &queue->mode;
 	struct queue_layout layout = {
 		.flags = mode->flags,
 		.depth = mode->depth,
 		.nr_pools = mode->nr_pools,
-		.max_payload = queue->mount->max_payload,
+		.max_payload = mount->max_payload,
 	};
 	unsigned int pool;
 
@@ -77,7 +76,7 @@ int queue_open_with(struct ring_queue *queue, struct fuse_mount *mount,
 	if (!queue->slots || !queue->arrived)
 		return -ENOMEM;
 
-	layout = layout_of(queue);
+	layout = mode_layout(mount, mode);
 	err = queue_memory_map(&queue->memory, &layout);
 	if (err) {
 		complain("memory of queue %u: %s", qid, strerror(-err));
@@ -136,7 +135,7 @@ static struct fuse_uring_req_header *slot_header(struct ring_queue *queue,
 void queue_fill_register(struct ring_queue *queue, unsigned int slot,
 			 struct ring_register *reg)
 {
-	struct queue_layout layout = layout_of(queue);
+	struct queue_layout layout = mode_layout(queue->mount, &queue->mode);
 	struct queue_register said;
 
 	queue_register_fill(&said, &layout, &queue->memory, queue->qid, slot);
@@ -162,25 +161,11 @@ static struct io_uring_sqe *get_sqe(struct ring_queue *queue)
 	return sqe;
 }
 
-static struct fuse_uring_cmd_req *prepare_command(struct ring_queue *queue,
-						  unsigned int slot,
-						  __u32 cmd_op,
-						  __u64 *user_data)
-{
-	struct io_uring_sqe *sqe = get_sqe(queue);
-	struct ring_command *command;
-
-	command = queue_prep_command(sqe, queue->mount->dev_fd, cmd_op);
-	sqe->user_data = make_user_data(CQE_COMMAND, slot);
-	*user_data = sqe->user_data;
-	return (void *)command;
-}
-
 /* Finds the buffer that the kernel names in the entry header. */
 static void find_payload(struct ring_request *request)
 {
 	struct ring_queue *queue = request->queue;
-	struct queue_layout layout = layout_of(queue);
+	struct queue_layout layout = mode_layout(queue->mount, &queue->mode);
 
 	request->payload = queue_memory_payload(&queue->memory, &layout,
 						request->slot, request->buf_id,
@@ -299,19 +284,18 @@ static int send_command(struct ring_queue *queue, unsigned int slot,
 int queue_send_register(struct ring_queue *queue,
 			const struct ring_register *reg)
 {
-	struct fuse_uring_cmd_req *cmd;
-	struct io_uring_sqe *sqe;
-	__u64 user_data;
+	struct io_uring_sqe *sqe = get_sqe(queue);
+	struct ring_command *command;
 
-	cmd = prepare_command(queue, reg->slot, FUSE_IO_URING_CMD_REGISTER,
-			      &user_data);
-	sqe = (void *)((char *)cmd - offsetof(struct io_uring_sqe, cmd));
+	command = queue_prep_command(sqe, queue->mount->dev_fd,
+				     FUSE_IO_URING_CMD_REGISTER);
+	memcpy(command, &reg->cmd, sizeof(reg->cmd));
 	sqe->addr = (uintptr_t)(reg->iovec ?: reg->iov);
 	sqe->len = reg->nr_iov;
 	sqe->buf_index = reg->slot;
 	sqe->uring_cmd_flags = reg->uring_cmd_flags;
-	*cmd = reg->cmd;
-	return send_command(queue, reg->slot, user_data);
+	sqe->user_data = make_user_data(CQE_COMMAND, reg->slot);
+	return send_command(queue, reg->slot, sqe->user_data);
 }
 
 int queue_register(struct ring_queue *queue, unsigned int slot)
@@ -552,16 +536,21 @@ void request_fill_reply(struct ring_request *request, int error,
 			 len);
 }
 
+/* -> user_data */
+static __u64 prepare_commit(struct ring_queue *queue, unsigned int slot,
+			    unsigned int qid, __u64 commit_id)
+{
+	struct io_uring_sqe *sqe = get_sqe(queue);
+
+	queue_prep_commit(sqe, queue->mount->dev_fd, qid, commit_id);
+	sqe->user_data = make_user_data(CQE_COMMAND, slot);
+	return sqe->user_data;
+}
+
 void queue_prepare_commit(struct ring_queue *queue, unsigned int slot,
 			  unsigned int qid, __u64 commit_id)
 {
-	struct fuse_uring_cmd_req *cmd;
-	__u64 user_data;
-
-	cmd = prepare_command(queue, slot, FUSE_IO_URING_CMD_COMMIT_AND_FETCH,
-			      &user_data);
-	cmd->qid = qid;
-	cmd->commit_id = commit_id;
+	prepare_commit(queue, slot, qid, commit_id);
 	if (slot < queue->nr_slots)
 		queue->slots[slot].state = SLOT_AVAILABLE;
 }
@@ -569,14 +558,8 @@ void queue_prepare_commit(struct ring_queue *queue, unsigned int slot,
 int queue_send_commit(struct ring_queue *queue, unsigned int slot,
 		      unsigned int qid, __u64 commit_id)
 {
-	struct fuse_uring_cmd_req *cmd;
-	__u64 user_data;
-
-	cmd = prepare_command(queue, slot, FUSE_IO_URING_CMD_COMMIT_AND_FETCH,
-			      &user_data);
-	cmd->qid = qid;
-	cmd->commit_id = commit_id;
-	return send_command(queue, slot, user_data);
+	return send_command(queue, slot,
+			    prepare_commit(queue, slot, qid, commit_id));
 }
 
 int request_reply(struct ring_request *request, int error, const void *data,

@@ -180,29 +180,6 @@ const char *ring_tests_impossible(void)
 	return NULL;
 }
 
-static size_t pages_of(size_t bytes)
-{
-	size_t page_size = getpagesize();
-
-	return (bytes + page_size - 1) / page_size * page_size;
-}
-
-/* What a queue in this mode counts against RLIMIT_MEMLOCK */
-static size_t locked_by(const struct ring_mode *mode)
-{
-	size_t bytes = 0;
-	unsigned int pool;
-
-	if (mode->flags & FUSE_URING_PINNED_HEADERS)
-		bytes += pages_of(mode->depth *
-				  sizeof(struct fuse_uring_req_header));
-	if (mode->flags & FUSE_URING_PINNED_BUFFERS)
-		for (pool = 0; pool < mode->nr_pools; pool++)
-			bytes += pages_of((size_t)mode->pool[pool].buf_size *
-					  mode->pool[pool].nr);
-	return bytes;
-}
-
 /*
  * Whether a user who has @used bytes locked can lock a page more, that is:
  * whether the user has no more than @used locked. Nothing tells directly.
@@ -306,10 +283,12 @@ const char *mode_impossible(const struct fuse_mount *mount,
 			    const struct ring_mode *mode)
 {
 	const char *reason = flags_impossible(mount, mode->flags);
+	struct queue_layout layout = mode_layout(mount, mode);
+	size_t locked = queue_layout_pinned_bytes(&layout);
 
-	if (reason || !locked_by(mode) || has_privilege(CAP_IPC_LOCK))
+	if (reason || !locked || has_privilege(CAP_IPC_LOCK))
 		return reason;
-	return locking_impossible(mount->nr_queues * locked_by(mode));
+	return locking_impossible(mount->nr_queues * locked);
 }
 
 bool kernel_has_bufrings(const struct fuse_mount *mount)

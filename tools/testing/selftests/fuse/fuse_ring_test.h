@@ -169,6 +169,9 @@ struct fuse_call {
 __printf(1, 2)
 void complain(const char *format, ...);
 
+/* Into a file that is there; 0 or a negative errno */
+int write_text(const char *path, const char *text);
+
 /*
  * These return NULL if something can be tested here, else the reason for a
  * SKIP, which names what is missing.
