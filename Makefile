@@ -93,7 +93,7 @@ run_tests: deps kernel selftests
 shell: deps kernel
 	$(Q)$(vmtest) -r build/reports/$(name)-shell -s
 
-library:
+library: deps
 	$(Q)$(MAKE) -C tools/lib/fuse_ring O=$(CURDIR)/build/fuse_ring
 
 bench: tree
