@@ -48,7 +48,7 @@ static void log_of_ring(void *data, const char *line)
  * INIT
  */
 
-#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
+#ifdef HAVE_FUSE_SET_FEATURE_FLAG
 static void want(struct fuse_conn_info *conn, unsigned int cap)
 {
 	fuse_set_feature_flag(conn, cap);

@@ -1,5 +1,5 @@
-# shellcheck shell=bash disable=SC2034	# the tests that source it use them
 # SPDX-License-Identifier: LGPL-2.1 OR BSD-2-Clause
+# shellcheck shell=bash disable=SC2034	# the tests that source it use them
 #
 # What the tests that mount share. Source it, call test_case for each test, then
 # run_cases "$@". Every test is a process of its own with a time limit: one that
@@ -293,7 +293,8 @@ report_case()
 	4)	echo "ok $number $name # SKIP $(tail -n 1 "$work/out")" ;;
 	*)	failures=$((failures + 1))
 		why=$(grep -a '^FAILED: ' "$work/out" | tail -n 1)
-		[ "$status" != 124 ] || why="FAILED: not done after $((limits[$1] * slower)) seconds"
+		[ "$status" != 124 ] ||
+			why="FAILED: not done after $((limits[$1] * slower)) seconds"
 		head -n 100 "$work/out" | sed 's/^/# /'
 		[ "$(wc -l <"$work/out")" -le 100 ] || echo "# and more"
 		echo "not ok $number $name: ${why#FAILED: }" ;;
@@ -353,7 +354,8 @@ run_cases()
 	[ ${#chosen[@]} -gt 0 ] || bail_out "no test is called so"
 	[ "$(id -u)" = 0 ] || skip_all "needs root"
 	[ -e "$parameter" ] || skip_all "the kernel has no fuse over io_uring ($parameter)"
-	[ "$(cat "$parameter")" = Y ] || echo Y >"$parameter" || bail_out "cannot turn $parameter on"
+	[ "$(cat "$parameter")" = Y ] || echo Y >"$parameter" ||
+		bail_out "cannot turn $parameter on"
 	[ -e "$preload" ] || bail_out "there is no $preload: build the library first"
 	work=$(mktemp -d) || bail_out "no directory for temporary files"
 	trap 'rm -rf "$work"' EXIT

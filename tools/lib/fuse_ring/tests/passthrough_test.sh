@@ -125,7 +125,7 @@ links()
 	readlink long | wc -c
 	cat soft
 	fails cat dangling
-	ln -s loop loop
+	ln -s ./loop loop
 	fails cat loop
 	chown -h $nobody soft
 	touch -h -d '2001-02-03 04:05:06.789 UTC' soft
@@ -324,7 +324,7 @@ append()
 	done
 	wait
 	# Whose line comes first is open.
-	sort -o shared shared
+	sort -o shared ./shared
 	cksum shared
 }
 
@@ -402,18 +402,18 @@ exclusive_creation()
 {
 	"$file_ops" exclusive file
 	"$file_ops" create-race many 16
-	sort -o many many
+	sort -o many ./many
 	cat many
 }
 
 posix_locks()
 {
-	"$file_ops" posix-locks file file
+	"$file_ops" posix-locks file ./file
 }
 
 flocks()
 {
-	"$file_ops" flocks file file
+	"$file_ops" flocks file ./file
 	flock file true
 }
 

@@ -574,12 +574,18 @@ test_case io_uring_is_forbidden 100 io_uring_is_forbidden
 test_case legacy_mode 100 legacy_mode
 test_case bufring_mode 100 bufring_mode
 
-test_case nonsense.mode 100 nonsense FUSE_RING fastest 'ring=fastest makes no sense and is ignored'
-test_case nonsense.zero_copy 100 nonsense FUSE_RING zero-copy 'zero-copy needs a server that is written for it'
-test_case nonsense.depth 100 nonsense FUSE_RING_DEPTH 0 'ring_depth=0 makes no sense and is ignored'
-test_case nonsense.depth_text 100 nonsense FUSE_RING_DEPTH 16x 'ring_depth=16x makes no sense and is ignored'
-test_case nonsense.pool 100 nonsense FUSE_RING_POOL 4k 'ring_pool=4k makes no sense and is ignored'
-test_case nonsense.workers 100 nonsense FUSE_RING_WORKERS -1 'ring_workers=-1 makes no sense and is ignored'
+test_case nonsense.mode 100 nonsense FUSE_RING fastest \
+	'ring=fastest makes no sense and is ignored'
+test_case nonsense.zero_copy 100 nonsense FUSE_RING zero-copy \
+	'zero-copy needs a server that is written for it'
+test_case nonsense.depth 100 nonsense FUSE_RING_DEPTH 0 \
+	'ring_depth=0 makes no sense and is ignored'
+test_case nonsense.depth_text 100 nonsense FUSE_RING_DEPTH 16x \
+	'ring_depth=16x makes no sense and is ignored'
+test_case nonsense.pool 100 nonsense FUSE_RING_POOL 4k \
+	'ring_pool=4k makes no sense and is ignored'
+test_case nonsense.workers 100 nonsense FUSE_RING_WORKERS -1 \
+	'ring_workers=-1 makes no sense and is ignored'
 test_case options_are_followed 100 options_are_followed
 test_case log_goes_to_standard_error 100 log_goes_to_standard_error
 
