@@ -20,7 +20,7 @@
 # The report is in build/reports/bench: report.html, .csv and .json.
 
 . "$(dirname "$0")/lib.sh" || exit 1
-need taskset qemu-system-x86_64 fio python3 mkfs.ext4 gcc
+need qemu-system-x86_64 fio python3 mkfs.ext4 gcc
 export PYTHONDONTWRITEBYTECODE=1
 
 lib=$TOP/tools/lib/fuse_ring
@@ -29,7 +29,6 @@ out=$REPORTS/bench
 bin=$BUILD/fuse_ring
 disk=$out/ext4.img
 memory=3G
-cpu=$(($(nproc) - 1))
 
 plan=$(mktemp)
 trap 'rm -f "$plan" "$disk"' EXIT
@@ -49,14 +48,13 @@ mkdir -p "$out"
 cat "$plan" >"$out/plan.json"
 
 # vm NAME IMAGE COMMAND [vmtest option...]: the command in a guest, its output
-# to NAME.log. On the processors that $pin says, if it does.
-pin=()
+# to NAME.log.
 vm()
 {
 	local name=$1 image=$2 command=$3
 
 	shift 3
-	"${pin[@]}" "$TOP/$SELFTESTS/vmtest.sh" -k "$image" -S "$LINUX" -O "$TOP" \
+	"$TOP/$SELFTESTS/vmtest.sh" -k "$image" -S "$LINUX" -O "$TOP" \
 		-r "$out/$name" -c "$command" "$@" 2>&1 |
 		awk -v log_file="$out/$name.log" -v tty="$([ -t 2 ] && echo 1)" -v shown="$name" '
 		{ print >> log_file; fflush(log_file) }
@@ -73,11 +71,9 @@ timed()
 	truncate -s 1G "$disk"
 	mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0 "$disk" >"$out/mkfs.log" 2>&1 ||
 		die "mkfs.ext4 failed: $(tail -n 1 "$out/mkfs.log")"
-	pin=(taskset -c "$cpu")
 	vm "$1" "$2" "python3 $bench/guest.py $out/plan.json /run/report/results.jsonl \
 			$3 $4 $bin ${5:-}" \
 		-e uml -m "$memory" -t 3600 -p "ubd0=$disk"
-	pin=()
 	rm -f "$disk"
 }
 
