@@ -104,11 +104,10 @@ else
 	verdict=$?
 fi
 
-# Young objects are no leaks yet: kmemleak only reports what is older than five
-# seconds, and the first scan after a change may find what the second does not.
+# A leak is what nothing points to, older than five seconds, and the same at two
+# scans.
 leaks=/sys/kernel/debug/kmemleak
 if [ -w $leaks ] && [ -z "$shell" ]; then
-	sleep 6
 	echo scan >$leaks
 	sleep 6
 	echo scan >$leaks
