@@ -126,13 +126,15 @@ REFUSED(two_pools_one_iovec_too_many, two_pools, EINVAL, reg->nr_iov = 4);
 REFUSED(iovecs_from_nowhere, one_pool, EFAULT,
 	reg->iovec = (const struct iovec *)16);
 
-/* Addresses */
+/* Addresses: a 32-bit program cannot name one outside a 64-bit kernel's. */
+#if ULONG_MAX > UINT32_MAX
 REFUSED(headers_outside_user_space, one_pool, EFAULT,
 	reg->iov[0].iov_base = (void *)(ULONG_MAX - 0xffff));
 REFUSED(pool_outside_user_space, one_pool, EFAULT,
 	reg->iov[1].iov_base = (void *)(ULONG_MAX - 0xfffff));
 REFUSED(pool_wraps_around, one_pool, EFAULT,
 	reg->iov[1].iov_base = (void *)(ULONG_MAX - 4095));
+#endif
 
 /* The number of buffers, for which a large part of memory is reserved */
 #define NUMBERS(name, error, ...)					\
