@@ -8,8 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "kselftest_harness.h"
@@ -575,6 +577,104 @@ TEST_F(buffers, a_buffer_of_an_entry_that_is_gone_reaches_one_who_waits)
 	/* Its slot is free, too. */
 	EXPECT_EQ(0, queue_register(&self->mount.queues[self->cpu], 1));
 	EXPECT_EQ(0, mount_works(&self->mount));
+}
+
+/*
+ * Request timeouts: the kernel looks every 15 seconds, counted from INIT, for
+ * requests older than that.
+ */
+#define TIMEOUT_S 15
+#define SLOW_TEST_S 90
+
+static void wait_until(__u64 when)
+{
+	struct timespec left;
+	int ms;
+
+	for (ms = ms_until(when); ms; ms = ms_until(when)) {
+		left.tv_sec = ms / 1000;
+		left.tv_nsec = ms % 1000 * 1000000L;
+		nanosleep(&left, NULL);
+	}
+}
+
+static long open_and_close(void *arg)
+{
+	int fd = open(arg, O_RDONLY);
+
+	return fd < 0 || close(fd) ? -errno : 0;
+}
+
+/* Has a page to write back, and does so when it gets the signal. */
+static long write_back(void *arg)
+{
+	sigset_t go;
+	char *map;
+	int fd;
+
+	sigemptyset(&go);
+	sigaddset(&go, SIGUSR1);
+	sigprocmask(SIG_BLOCK, &go, NULL);
+	fd = open(arg, O_RDWR);
+	if (fd < 0)
+		return -errno;
+	map = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (map == MAP_FAILED)
+		return -errno;
+	map[0] = 1;
+	if (sigwaitinfo(&go, NULL) < 0)
+		return -errno;
+	return msync(map, 4096, MS_SYNC) ? -errno : 0;
+}
+
+/*
+ * A WRITE of the background is older than the request that has the only buffer:
+ * it had to let a RELEASE, which needs none, go before it. So at the second
+ * look it is too old, when the other one is not, and ends the connection.
+ */
+TEST_F_TIMEOUT(buffers, a_request_times_out_while_it_waits_for_a_buffer,
+	       SLOW_TEST_S)
+{
+	const struct mount_options options = {
+		.max_background = 1, .request_timeout = TIMEOUT_S,
+	};
+	struct ring_request release, request;
+	struct client closer, writer;
+	struct call call;
+	__u64 begin;
+
+	if (!getenv("FUSE_SLOW_TESTS"))
+		SKIP(return, "takes half a minute: FUSE_SLOW_TESTS=1 runs it");
+	if (!(self->mount.init_flags & FUSE_REQUEST_TIMEOUT))
+		SKIP(return, "kernel has no request timeouts (FUSE_REQUEST_TIMEOUT is not offered)");
+	mount_close(&self->mount);
+	begin = now_ms();
+	ASSERT_EQ(0, test_fs_mount(&self->fs, &self->mount, &options));
+	SERVE(one_buffer);
+
+	wait_until(begin + (TIMEOUT_S - 1) * 1000);
+	ASSERT_EQ(0, client_start(&writer, self->cpu, write_back,
+				  mount_path(&self->mount, "data")));
+	ASSERT_EQ(0, mount_wait_for(&self->mount, FUSE_READ, &request));
+	ASSERT_EQ(0, request_answer(&request));
+	ASSERT_EQ(0, client_start(&closer, self->cpu, open_and_close,
+				  mount_path(&self->mount, "opted_in")));
+	ASSERT_EQ(0, mount_wait_for(&self->mount, FUSE_RELEASE, &release));
+	ASSERT_EQ(0, client_wait(&closer, WAIT_MS));
+	client_kill(&writer, SIGUSR1);
+	ASSERT_EQ(0, mount_wait_until_waiting(&self->mount, 2));
+	ASSERT_EQ(0, client_wait_asleep(&writer));
+
+	wait_until(begin + (TIMEOUT_S + 1) * 1000);
+	START(&call, 4096);
+	EXPECT_EQ(0, ARRIVES(&request, 4096));
+	ASSERT_EQ(0, request_reply(&release, 0, NULL, 0));
+	EXPECT_EQ(0, mount_expect_silence(&self->mount));
+
+	/* At the third look the other one would be too old, too. */
+	EXPECT_EQ(-ECONNABORTED,
+		  client_wait(&writer, ms_until(begin + 37 * 1000)));
+	EXPECT_EQ(-1, client_wait(&call.client, WAIT_MS));
 }
 
 /* Foreground and background requests of all sizes, from several clients */

@@ -12,8 +12,6 @@
 
 /* Prints what failed and why, returns -errno. */
 int complain_errno(const char *what);
-/* What is left of the time until then, 0 if it has passed */
-int ms_until(__u64 deadline);
 /* Length, or a negative errno */
 ssize_t read_text(const char *path, char *text, size_t size);
 /* Mounts that nobody else sees, in a user namespace if that takes one */

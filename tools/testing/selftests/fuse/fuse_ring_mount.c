@@ -121,8 +121,13 @@ static int answer_init(struct fuse_mount *mount,
 	reply.init.time_gran = 1;
 	reply.init.flags = ((wanted & ~options->init_off) | options->init_on) &
 			   init->flags;
+	reply.init.max_background = options->max_background;
 	if (!options->no_uring)
 		reply.init.flags2 = FUSE_OVER_IO_URING >> 32;
+	if (options->request_timeout) {
+		reply.init.flags2 |= FUSE_REQUEST_TIMEOUT >> 32;
+		reply.init.request_timeout = options->request_timeout;
+	}
 
 	mount->max_payload = max_write;
 	if (reply.init.max_pages * page_size > mount->max_payload)

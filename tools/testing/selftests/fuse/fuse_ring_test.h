@@ -121,6 +121,8 @@ struct mount_options {
 	__u32 max_write;	/* 0: DEFAULT_MAX_WRITE */
 	__u32 init_off;	/* bits 0..31 of INIT flags not to agree to */
 	__u32 init_on;	/* further ones to agree to */
+	__u16 max_background;	/* 0: the kernel's default */
+	__u16 request_timeout;	/* in seconds, 0: none */
 	bool no_uring;		/* do not agree to FUSE_OVER_IO_URING */
 	bool no_device_server;	/* leave what arrives on /dev/fuse there */
 };
@@ -346,5 +348,7 @@ int set_memlock(unsigned long bytes);
 int drop_capability(unsigned int capability);
 
 __u64 now_ms(void);
+/* What is left of the time until then, 0 if it has passed */
+int ms_until(__u64 deadline);
 
 #endif

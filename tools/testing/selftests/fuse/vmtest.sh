@@ -148,6 +148,10 @@ esac
 {
 	printf '%s=%q\n' tree "$tree" obj "$obj" tests "$tests" args "$args" \
 		command "$command" user "$user" shell "$shell" TERM "${TERM:-dumb}"
+	# What the tests themselves look at
+	for variable in FUSE_SLOW_TESTS FUSE_STRESS_OPS FUSE_STRESS_SEED FUZZ_OPS FUZZ_SEED; do
+		[ -z "${!variable:-}" ] || printf 'export %s=%q\n' "$variable" "${!variable}"
+	done
 	# An emulated processor is slower than the tests' own limits allow for.
 	[ "${accel:-}" != tcg ] ||
 		echo "export kselftest_override_timeout=$limit FUZZ_OPS=${FUZZ_OPS:-72}"
