@@ -68,10 +68,14 @@ not_mounted()
 	! mounted "$1"
 }
 
-# Gone, or only waiting to be reaped
+# Gone, or only waiting to be reaped: not by this shell, which is about to, and
+# in $( ) does not know what became of its child before it has.
 ended()
 {
-	[ ! -d "/proc/$1" ] || grep -q '^State:[[:space:]]*Z' "/proc/$1/status" 2>/dev/null
+	[ ! -d "/proc/$1" ] || ! awk -v shell=$$ '
+		/^State:/ { zombie = $2 == "Z" }
+		/^PPid:/ { own = $2 == shell }
+		END { exit zombie && !own }' "/proc/$1/status" 2>/dev/null
 }
 
 # serve MODE COMMAND...: runs a server over the library, or 'bare'; in the
