@@ -7,7 +7,8 @@
 # taken away. The result is TAP.
 #
 # In a test: end with fail or skip, or with the end of the function. Commands
-# that fail end it too (set -e). $dir is an empty directory for it.
+# that fail end it too (set -e). $dir is an empty directory for it. Only lines
+# that begin with "# " are shown of a test that succeeds.
 
 set -uo pipefail
 export LC_ALL=C
@@ -131,31 +132,38 @@ uses_io_uring()
 	[ -n "$(find "/proc/$1/fd" -lname '*io_uring*' 2>/dev/null)" ]
 }
 
-pinned_kib()
+# memory_kib FIELD PID
+memory_kib()
 {
-	awk '/^VmPin:/ { print $2 }' "/proc/$1/status"
+	awk -v field="$1:" '$1 == field { print $2 }' "/proc/$2/status"
 }
 
-# expect_mode MODE PID: what the library said is that, and it is true.
+pinned_kib()
+{
+	memory_kib VmPin "$1"
+}
+
+# expect_mode MODE PID [PROGRAM]: what the library said is that, and it is true.
+# It said so for PROGRAM, or was preloaded.
 expect_mode()
 {
-	local mode=$1 pid=$2
+	local mode=$1 pid=$2 name=${3:-fuse_ring}
 
-	grep -q libfuse_ring_preload "/proc/$pid/maps" ||
+	[ $# -gt 2 ] || grep -q libfuse_ring_preload "/proc/$pid/maps" ||
 		fail "the library is not in process $pid"
 	# The line comes with INIT, which the mount does not wait for.
 	if [ "$mode" = off ]; then
 		ls "$mnt" >/dev/null
-		! grep -v '^fuse_ring: off' "$log" || fail "off was wanted"
+		! grep -v "^$name: off" "$log" || fail "off was wanted"
 		! uses_io_uring "$pid" || fail "it was off, but there is an io_uring"
 		return
 	fi
 	within 30 said_something || fail "the library did not say what it does"
 	cat "$log"
 	[ "$(wc -l <"$log")" = 1 ] || fail "one line was expected"
-	grep -q "^fuse_ring: $mode, " "$log" || fail "mode $mode was expected"
+	grep -q "^$name: $mode, " "$log" || fail "mode $mode was expected"
 	uses_io_uring "$pid" || fail "there is no io_uring"
-	if [ "$mode" = pinned ]; then
+	if [ "$mode" = pinned ] || [ "$mode" = zero-copy ]; then
 		[ "$(pinned_kib "$pid")" -gt 0 ] || fail "no memory is pinned"
 	else
 		[ "$(pinned_kib "$pid")" = 0 ] || fail "memory is pinned"
@@ -293,7 +301,8 @@ report_case()
 	local name=${names[$1]} number=$2 status=$3 why
 
 	case $status in
-	0)	echo "ok $number $name" ;;
+	0)	grep -a '^# ' "$work/out"
+		echo "ok $number $name" ;;
 	4)	echo "ok $number $name # SKIP $(tail -n 1 "$work/out")" ;;
 	*)	failures=$((failures + 1))
 		why=$(grep -a '^FAILED: ' "$work/out" | tail -n 1)
@@ -336,6 +345,7 @@ run_cases()
 		dir=$3
 		shared=$(dirname "$dir")/shared
 		mnt=$dir/mnt
+		mark=$FUSE_RING_TEST_MARK
 		mkdir "$mnt"
 		shopt -s extglob
 		! declare -F begin_case >/dev/null || begin_case

@@ -8,7 +8,7 @@ set -u
 export LC_ALL=C
 
 here=$(cd "$(dirname "$0")" && pwd -P)
-all_tests="passthrough preload real_fs"
+all_tests="passthrough preload real_fs stress"
 
 usage()
 {
@@ -28,6 +28,7 @@ usage()
 	  FILES                   of the tree for real file systems (default 2000)
 	  SECONDS_PER_MODE        of fio (default 10)
 	  KILLS                   servers to kill under load (default 100)
+	  SEED                    of the moments of that (default random)
 	  FUSE_RING_TEST_SLOWER   factor for time limits (default 1)
 	END
 }
@@ -176,7 +177,7 @@ done
 build
 
 command=
-for variable in FILES SECONDS_PER_MODE KILLS FUSE_RING_TEST_SLOWER; do
+for variable in FILES SECONDS_PER_MODE KILLS SEED FUSE_RING_TEST_SLOWER; do
 	[ -z "${!variable:-}" ] || command+=$(printf '%s=%q ' $variable "${!variable}")
 done
 command+=$(printf '%q ' "$obj/tests/run.sh" --guest "$tests")
