@@ -373,13 +373,15 @@ vm()
 		-O "$BUILD/selftests" -r "$REPORTS/$name" -m 2G -t "$limit" "$@"
 }
 
-# The file system on the library, in every mode.
+# The file system on the library, in every mode: what it does, and under load for
+# a while.
 library()
 {
 	local image
 
 	image=$("$TOP/scripts/kernel.sh")
-	"$TOP/tools/lib/fuse_ring/tests/run.sh" -T passthrough -e uml -k "$image" \
+	SECONDS_PER_MODE=5 KILLS=20 \
+		"$TOP/tools/lib/fuse_ring/tests/run.sh" -T "passthrough stress" -e uml -k "$image" \
 		-S "$LINUX" -O "$BUILD/fuse_ring-tests" -r "$REPORTS/uml-library"
 }
 

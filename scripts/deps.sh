@@ -13,10 +13,11 @@ packages="
 	libc6-dev libelf-dev libssl-dev cpio rsync util-linux
 	debian-archive-keyring ca-certificates pkg-config
 	liburing-dev libfuse3-dev fuse3 attr iproute2 procps"
-# What the kernel's x86 build and the second engine want, and the checkers.
+# What the kernel's x86 build and the second engine want, the checkers, and the
+# library under load.
 check_packages="qemu-system-x86 sparse shellcheck python3-ply python3-git
-	clang musl-tools"
-bench_packages="fio e2fsprogs"
+	clang musl-tools fio"
+bench_packages="e2fsprogs"
 
 # 32-bit programs, where the machine is of the kind that can run them
 [ "$(uname -m)" != x86_64 ] || check_packages="$check_packages gcc-multilib"
