@@ -11,35 +11,58 @@ out=$REPORTS/check
 work=$BUILD/check
 fuse=$TOP/$SELFTESTS
 units="fs/fuse/ io_uring/ drivers/block/ublk_drv.o"
-passed=0 failed=0 skipped=0
 only=("$@")
+
+# wanted NAME: is it one of the checks asked for?
+wanted()
+{
+	local word
+
+	for word in "${only[@]-$1}"; do
+		[[ $1 != *"$word"* ]] || return 0
+	done
+	return 1
+}
 
 # run NAME FUNCTION [ARG...]: one check. Status 4 means it could not be made
 # here; what it printed last says why.
 run()
 {
-	local name=$1 log=$out/${1//[^A-Za-z0-9]/-}.log begin=$SECONDS rc word
+	local name=$1 file=$out/${1//[^A-Za-z0-9]/-} begin=$SECONDS rc
 
 	shift
-	for word in "${only[@]-$name}"; do
-		[[ $name != *"$word"* ]] || break
-	done
-	[[ $name == *"$word"* ]] || return 0
+	wanted "$name" || return 0
 	say "$name"
 	# Not as part of a condition: set -e must end the check at a failure.
 	set +e
-	(set -e; "$@") >"$log" 2>&1 </dev/null
+	(set -e; "$@") >"$file.log" 2>&1 </dev/null
 	rc=$?
 	set -e
-	case $rc in
-	0)	passed=$((passed + 1))
-		echo "ok   $name ($((SECONDS - begin)) s)$(note "$log")" ;;
-	4)	skipped=$((skipped + 1))
-		echo "SKIP $name: $(tail -n 1 "$log")" ;;
-	*)	failed=$((failed + 1))
-		echo "FAIL $name ($((SECONDS - begin)) s)$(note "$log"), log in ${log#"$TOP"/}:"
-		tail -n 25 "$log" | sed 's/^/     | /' ;;
+	echo $rc >"$file.status"
+	tell "$name" "$file.log" $rc $((SECONDS - begin))
+}
+
+# In one piece, as others may be telling too
+tell()
+{
+	local name=$1 log=$2 said
+
+	said="$name ($4 s)$(note "$log")"
+	case $3 in
+	0)	echo "ok   $said" ;;
+	4)	echo "SKIP $name: $(tail -n 1 "$log")" ;;
+	*)	said="FAIL $said, log in ${log#"$TOP"/}:"
+		printf '%s\n%s\n' "$said" "$(tail -n 25 "$log" | sed 's/^/     | /')" ;;
 	esac
+}
+
+# beside NAME FUNCTION [ARG...]: one check, with others at the same time
+beside()
+{
+	while [ "$(jobs -rp | wc -l)" -ge "$JOBS" ]; do
+		wait -n || :
+	done
+	run "$@" &
 }
 
 # The counts of a run of the selftests, to go beside its name.
@@ -279,7 +302,6 @@ build_with()
 	local o=$work/selftests-$1 log=$work/selftests-$1.log
 
 	shift
-	"$TOP/scripts/selftests.sh" all
 	mkdir -p "$o"
 	make -j"$JOBS" -C "$LINUX/tools/testing/selftests" TARGETS=fuse FORCE_TARGETS=1 \
 		O="$o" KHDR_INCLUDES="-isystem $BUILD/selftests/usr/include" \
@@ -318,7 +340,6 @@ kselftest_conventions()
 
 	image=$("$TOP/scripts/kernel.sh")
 	rm -rf "$dir"
-	"$TOP/scripts/selftests.sh" all
 	make -C "$TOP/tools/testing/selftests" TARGETS=fuse install INSTALL_PATH="$dir"
 	cat >"$dir/check.sh" <<-'END'
 		# --summary writes beside the script, and the runner opens its standard
@@ -340,7 +361,7 @@ kselftest_conventions()
 		./run_kselftest.sh -o 1 -t fuse:stress_test | cat >/run/late
 		grep '^not ok 1 selftests: fuse: stress_test # TIMEOUT 1 seconds$' /run/late
 	END
-	"$fuse/vmtest.sh" -e uml -k "$image" -S "$LINUX" -O "$BUILD/selftests" \
+	on_free_cpu "$fuse/vmtest.sh" -e uml -k "$image" -S "$LINUX" -O "$BUILD/selftests" \
 		-r "$REPORTS/uml-installed" -m 2G -t 120 -c "bash -x $dir/check.sh"
 }
 
@@ -354,35 +375,55 @@ compat()
 	image=$(ENGINE=qemu DEBUG=1 "$TOP/scripts/kernel.sh")
 	"$fuse/vmtest.sh" -e qemu -k "$image" -S "$LINUX" \
 		-O "$BUILD/selftests-32" -r "$REPORTS/qemu-debug-32" -m 2G -t 1200 \
-		-T "uapi_layout_test detect_test register_flags_test privilege_test"
+		-T "uapi_layout_test detect_test register_flags_test register_bounds_test privilege_test"
 }
 
 # vm ENGINE DEBUG BASE [OPTION...]: the selftests on one kernel. Options are
 # vmtest.sh's; a report of another name is one of them.
 vm()
 {
-	local engine=$1 image name=$1 limit=900
+	local engine=$1 image name=$1 limit=900 place=on_free_cpu
 
-	[ "$1" != qemu ] || limit=2400
+	[ "$1" != qemu ] || { limit=2400; place="env"; }
 	[ "$2" = 0 ] || name=$name-debug
 	[ "$3" = 0 ] || name=base-$name
 	image=$(ENGINE=$1 DEBUG=$2 BASE=$3 "$TOP/scripts/kernel.sh")
-	"$TOP/scripts/selftests.sh" all
 	shift 3
-	"$fuse/vmtest.sh" -e "$engine" -k "$image" -S "$LINUX" \
+	"$place" "$fuse/vmtest.sh" -e "$engine" -k "$image" -S "$LINUX" \
 		-O "$BUILD/selftests" -r "$REPORTS/$name" -m 2G -t "$limit" "$@"
 }
 
-# The file system on the library, in every mode: what it does, and under load for
-# a while.
+# All that is started in a machine, before anything is: builds use all
+# processors.
+kernels()
+{
+	"$TOP/scripts/selftests.sh" all
+	"$TOP/scripts/kernel.sh"
+	DEBUG=1 "$TOP/scripts/kernel.sh"
+	BASE=1 "$TOP/scripts/kernel.sh"
+	ENGINE=qemu DEBUG=1 "$TOP/scripts/kernel.sh"
+}
+
+# programs_but NAME: all test programs but one
+programs_but()
+{
+	sed -n 's/^TEST_GEN_PROGS [:+]= //p' "$fuse/Makefile" | grep -vx "$1" | tr '\n' ' '
+}
+
+# library TEST: the file system on the library, in every mode
 library()
 {
 	local image
 
 	image=$("$TOP/scripts/kernel.sh")
-	SECONDS_PER_MODE=5 KILLS=20 \
-		"$TOP/tools/lib/fuse_ring/tests/run.sh" -T "passthrough stress" -e uml -k "$image" \
-		-S "$LINUX" -O "$BUILD/fuse_ring-tests" -r "$REPORTS/uml-library"
+	on_free_cpu "$TOP/tools/lib/fuse_ring/tests/run.sh" -T "$1" -e uml -k "$image" \
+		-S "$LINUX" -O "$BUILD/fuse_ring-tests-$1" -r "$REPORTS/uml-library-$1"
+}
+
+# For a while only; run.sh does it at length.
+library_under_load()
+{
+	SECONDS_PER_MODE=5 KILLS=20 library stress
 }
 
 # Without privileges all works but zero-copy, for which they are needed.
@@ -424,6 +465,7 @@ unpatched()
 
 cd "$TOP"
 "$TOP/scripts/deps.sh" check
+rm -rf "$out"
 mkdir -p "$out" "$work"
 # Everything below needs the tree; without it there is nothing to check.
 "$TOP/scripts/tree.sh"
@@ -438,16 +480,29 @@ run "MAINTAINERS entry"				maintainers
 run "every commit builds without a warning"	each_commit_builds
 run "other configurations build"		other_configurations
 run "sparse and W=1 on fs/fuse"			static_checkers
+run "the tests and their kernels build"		kernels
 run "selftests build with clang"		builds_with_clang
 run "selftests build with musl"			builds_with_musl
-run "selftests in UML"				vm uml 0 0
-run "selftests installed, by kselftest's scripts"	kselftest_conventions
-run "selftests in UML, debug kernel"		vm uml 1 0
-run "library tests in UML"			library
-run "selftests as an unprivileged user"		unprivileged
-run "selftests on unpatched $KVER"		unpatched
-run "selftests in qemu, 2 CPUs, debug kernel"	vm qemu 1 0
-run "32-bit selftests in qemu"			compat
+beside "selftests in UML, debug kernel"		vm uml 1 0
+beside "library tests in UML"			library passthrough
+beside "library under load in UML"		library_under_load
+beside "selftests in UML"			vm uml 0 0
+beside "selftests as an unprivileged user"	unprivileged
+beside "selftests installed, by kselftest's scripts"	kselftest_conventions
+beside "selftests on unpatched $KVER"		unpatched
+# An emulated machine with two processors seldom needs both: the suite in two
+# halves, each in a machine of its own.
+beside "io_test in qemu, 2 CPUs, debug kernel"	vm qemu 1 0 -r "$REPORTS/qemu-debug-io" -T io_test
+beside "all other tests in qemu, 2 CPUs, debug kernel"	vm qemu 1 0 -T "$(programs_but io_test)"
+beside "32-bit selftests in qemu"		compat
+wait
 
-echo "$passed passed, $failed failed, $skipped skipped" | tee "$out/summary"
+# count STATUS: how many checks ended with a status like this
+count()
+{
+	{ grep -lxE "$1" "$out"/*.status || :; } | wc -l
+}
+
+failed=$(count '[1-35-9]|[0-9]{2,}')
+echo "$(count 0) passed, $failed failed, $(count 4) skipped" | tee "$out/summary"
 [ "$failed" = 0 ]

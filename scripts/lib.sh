@@ -58,6 +58,28 @@ free_space()
 		die "only $have GiB free in $1, $2 are needed: free some or use another disk"
 }
 
+# on_free_cpu COMMAND...: runs it on a processor that no other such command has,
+# as soon as there is one. For User Mode Linux, which needs just one.
+on_free_cpu()
+{
+	local allowed cpu lock rc=0
+
+	allowed=$(taskset -cp $$ | sed -E 's/.*: //; s/([0-9]+)-([0-9]+)/{\1..\2}/g; s/,/ /g')
+	mkdir -p "$BUILD/cpu"
+	while :; do
+		for cpu in $(eval "echo $allowed"); do
+			exec {lock}>"$BUILD/cpu/$cpu"
+			if flock -n "$lock"; then
+				taskset -c "$cpu" "$@" || rc=$?
+				exec {lock}>&-
+				return $rc
+			fi
+			exec {lock}>&-
+		done
+		sleep 0.2
+	done
+}
+
 # Git in the kernel tree and for it must not depend on anybody's settings.
 kgit()
 {

@@ -16,6 +16,9 @@
 
 . "$(dirname "$0")/lib.sh" || exit 1
 
+# Slow ones too, each of which is run for one mutant only
+export FUSE_SLOW_TESTS=1
+
 # Each job in a process group of its own, so that it can be ended as a whole.
 set -m
 
@@ -88,15 +91,15 @@ build()
 # skip everything; what vmtest.sh said is in REPORT/log.
 run()
 {
-	local limit=240 program=${4%% *} args=
+	local limit=240 program=${4%% *} args='' place=on_free_cpu
 
 	[[ $4 != *' '* ]] || args=${4#* }
 	case $1 in
 	uml-debug)	limit=480 ;;
-	qemu-*)		limit=1800 ;;
+	qemu-*)		limit=1800 place="env" ;;
 	esac
 	mkdir -p "$3"
-	"$vmtest" -e "${1%-debug}" -k "$2" -S "$LINUX" -O "$BUILD/selftests" \
+	"$place" "$vmtest" -e "${1%-debug}" -k "$2" -S "$LINUX" -O "$BUILD/selftests" \
 		-r "$3" -m 2G -t "$limit" -T "$program" -a "$args" \
 		>"$3/log" 2>&1 </dev/null || return 1
 	tail -n 1 "$3/log" | grep -qE '^[1-9][0-9]* passed, 0 failed'
