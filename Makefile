@@ -4,12 +4,14 @@
 # file says what depends on what.
 #
 #   ENGINE=uml|qemu   which virtual machine (default: uml)
-#   DEBUG=1           a kernel with KASAN, lockdep, kmemleak...
+#   DEBUG=1           a kernel with KASAN, lockdep, kmemleak...; kcsan or
+#                     coverage instead of 1: see scripts/kernel.sh
 #   KERNEL=/path      a Linux 7.2 tree or tarball instead of Debian's package
 #   CACHE_DIR=/path   where downloads and compiler results are kept
 #   BENCH=quick       a part of the benchmark; scripts/bench.sh has all settings
 #   TEST="a b"        only these test programs; ARGS='-t name' for them
 #   MUTANT="a b"      only these of the faults that check-mutants puts in
+#   RUNS=N            how often check-repeat runs the suite
 #   CROSS32=1         32-bit tests on the 64-bit kernel (ENGINE=qemu)
 #   V=1               show the commands
 
@@ -17,7 +19,7 @@ ENGINE	?= uml
 DEBUG	?= 0
 V	?= 0
 export ENGINE DEBUG V
-export KERNEL CACHE_DIR FORCE SIGNOFF JOBS W C CROSS32
+export KERNEL CACHE_DIR FORCE SIGNOFF JOBS RUNS W C CROSS32
 
 ifeq ($(filter uml qemu,$(ENGINE)),)
 $(error ENGINE=$(ENGINE): uml or qemu)
@@ -38,7 +40,7 @@ endif
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
-name	:= $(ENGINE)$(if $(filter 1,$(DEBUG)),-debug)
+name	:= $(ENGINE)$(if $(filter-out 0,$(DEBUG)),-$(DEBUG:1=debug))
 bits	:= $(if $(filter 1,$(CROSS32)),-32)
 image	:= build/$(name)/$(if $(filter uml,$(ENGINE)),linux,arch/x86/boot/bzImage)
 memory	:= 2G
@@ -55,6 +57,8 @@ help:
 	@echo '                the series, every engine (what .ci/run calls)'
 	@echo '  check-mutants - put faults into the kernel, one at a time: a test must'
 	@echo '                fail for each'
+	@echo '  check-coverage - list the lines of the new files that no test reaches'
+	@echo '  check-repeat - the whole suite RUNS times (default 200, 20 in qemu)'
 	@echo
 	@echo 'Its steps:'
 	@echo '  deps        - install missing Debian packages (as root or with sudo)'
@@ -112,12 +116,18 @@ check:
 check-mutants:
 	$(Q)scripts/mutants.sh $(MUTANT)
 
+check-coverage:
+	$(Q)scripts/coverage.sh
+
+check-repeat:
+	$(Q)scripts/repeat.sh
+
 # The series and the tests live with the kernel tree, the builds go.
 clean:
-	$(Q)rm -rf build/uml build/uml-debug build/qemu build/qemu-debug \
-		build/base build/check build/mutants \
+	$(Q)rm -rf build/uml build/uml-* build/qemu build/qemu-* \
+		build/base build/check build/cpu build/mutants \
 		build/selftests build/selftests-32 build/i386 \
-		build/fuse_ring build/fuse_ring-tests \
+		build/fuse_ring build/fuse_ring-tests* \
 		build/series build/reports build/apt
 
 distclean:
@@ -125,4 +135,4 @@ distclean:
 	$(Q)rm -rf build
 
 .PHONY: help deps tree kernel selftests run_tests shell library bench refresh series check \
-	check-mutants clean distclean
+	check-mutants check-coverage check-repeat clean distclean

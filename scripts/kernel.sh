@@ -5,6 +5,8 @@
 #
 #   ENGINE=uml|qemu   User Mode Linux (default) or an x86_64 kernel for qemu
 #   DEBUG=1           with KASAN, lockdep, kmemleak...
+#   DEBUG=kcsan       with KCSAN, which looks at the files of the series
+#   DEBUG=coverage    counts how often each line of them runs
 #   BASE=1            the untouched source, without the series
 #   WORKTREE=DIR      another tree, with its builds beside it
 #   W=1, C=2          as kbuild has them
@@ -23,12 +25,28 @@ esac
 
 name=$engine
 config=("$TOP/$SELFTESTS/config" "$TOP/$SELFTESTS/config.$engine")
-if [ "${DEBUG:-0}" = 1 ]; then
-	name=$engine-debug
-	config+=("$TOP/$SELFTESTS/config.debug")
-	[ ! -f "$TOP/$SELFTESTS/config.$engine-debug" ] ||
-		config+=("$TOP/$SELFTESTS/config.$engine-debug")
-fi
+# What is to be instrumented, where it is not the whole kernel: the objects of
+# the series, and for races those that share data with them.
+objects=(dev_uring dev_uring_mem dev_uring_bufring dev_uring_zero_copy)
+instrument=()
+case ${DEBUG:-0} in
+0)	;;
+1)	name=$engine-debug
+	config+=("$TOP/$SELFTESTS/config.debug") ;;
+kcsan)	name=$engine-kcsan
+	config+=("$TOP/$SELFTESTS/config.kcsan")
+	instrument=(KCSAN_SANITIZE=n)
+	for object in "${objects[@]}" dev rsrc; do
+		instrument+=("KCSAN_SANITIZE_$object.o=y")
+	done ;;
+coverage)
+	name=$engine-coverage
+	config+=("$TOP/$SELFTESTS/config.coverage")
+	for object in "${objects[@]}"; do
+		instrument+=("GCOV_PROFILE_$object.o=y")
+	done ;;
+*)	die "DEBUG=$DEBUG: 0, 1, kcsan or coverage" ;;
+esac
 source=$LINUX
 out=$BUILD/$name
 if [ "${BASE:-0}" = 1 ]; then
@@ -58,7 +76,7 @@ kmake()
 	# MAKEFLAGS of the calling make would carry its own variables into kbuild.
 	env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u KERNEL -u DEBUG -u BASE \
 		make -C "$source" O="$out" ARCH="$arch" -j"$JOBS" \
-		${W:+W="$W"} ${C:+C="$C"} "$@"
+		${W:+W="$W"} ${C:+C="$C"} "${instrument[@]}" "$@"
 }
 
 # The fragments decide the configuration: everything else is off. An option

@@ -114,6 +114,13 @@ if [ -w $leaks ] && [ -z "$shell" ]; then
 	cat $leaks >/run/report/kmemleak
 fi
 
+# How often each line ran, in a kernel that counts
+if [ -d /sys/kernel/debug/gcov ]; then
+	find /sys/kernel/debug/gcov -name '*.gcda' | while read -r counts; do
+		cat "$counts" >"/run/report/${counts##*/}"
+	done
+fi
+
 echo "$verdict" >/run/report/verdict
 sync
 # poweroff(8) is not installed everywhere.
