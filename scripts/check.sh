@@ -393,6 +393,14 @@ vm()
 		-O "$BUILD/selftests" -r "$REPORTS/$name" -m 2G -t "$limit" "$@"
 }
 
+# Tests too that wait for what the kernel does twice a minute
+with_slow_tests()
+{
+	local -x FUSE_SLOW_TESTS=1
+
+	"$@"
+}
+
 # All that is started in a machine, before anything is: builds use all
 # processors.
 kernels()
@@ -486,7 +494,7 @@ run "selftests build with musl"			builds_with_musl
 beside "selftests in UML, debug kernel"		vm uml 1 0
 beside "library tests in UML"			library passthrough
 beside "library under load in UML"		library_under_load
-beside "selftests in UML"			vm uml 0 0
+beside "selftests in UML, slow ones too"	with_slow_tests vm uml 0 0
 beside "selftests as an unprivileged user"	unprivileged
 beside "selftests installed, by kselftest's scripts"	kselftest_conventions
 beside "selftests on unpatched $KVER"		unpatched
