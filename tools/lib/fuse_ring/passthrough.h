@@ -61,6 +61,7 @@ struct passthrough {
 	bool writeback;
 	bool direct_io;
 	bool keep_o_direct;
+	dev_t memory_dev;		/* of the source, if it is a tmpfs */
 	bool posix_acl;
 	bool impersonate;		/* create files as the caller */
 	uid_t uid;			/* the server's */

@@ -36,6 +36,19 @@ static int source_flags(const struct passthrough *pt, int flags)
 	return flags & ~O_NOCTTY;
 }
 
+/*
+ * What is in memory is there at once, but that is not known of a tmpfs, and
+ * io_uring would leave each transfer to a thread of its own. There is nothing
+ * that these flags change otherwise: nothing waits, nothing has to be aligned.
+ * A kernel that knows no direct I/O on a tmpfs goes on without.
+ */
+static void tell_it_never_waits(const struct passthrough *pt,
+				const struct inode *inode, int fd, int flags)
+{
+	if (inode->dev == pt->memory_dev)
+		fcntl(fd, F_SETFL, (flags & O_APPEND) | O_NONBLOCK | O_DIRECT);
+}
+
 static void set_caching(const struct passthrough *pt,
 			struct fuse_file_info *fi)
 {
@@ -49,13 +62,16 @@ static void set_caching(const struct passthrough *pt,
 void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct passthrough *pt = passthrough_of(req);
+	struct inode *inode = inode_of(req, ino);
+	int flags = source_flags(pt, fi->flags);
 	int fd;
 
-	fd = inode_open(pt, inode_fd(req, ino), source_flags(pt, fi->flags));
+	fd = inode_open(pt, inode->fd, flags);
 	if (fd < 0) {
 		fuse_reply_err(req, -fd);
 		return;
 	}
+	tell_it_never_waits(pt, inode, fd, flags);
 	fi->fh = fd;
 	set_caching(pt, fi);
 	fuse_ring_zero_copy_open(req);
@@ -93,18 +109,22 @@ static void reply_created(fuse_req_t req, int fd, struct fuse_file_info *fi)
 static int open_new(fuse_req_t req, fuse_ino_t parent, const char *name,
 		    int flags, mode_t mode)
 {
+	struct passthrough *pt = passthrough_of(req);
+	struct inode *dir = inode_of(req, parent);
 	struct caller caller;
 	int err, fd;
 
 	err = caller_begin(req, mode, &caller);
 	if (err)
 		return err;
-	flags = source_flags(passthrough_of(req), flags);
-	fd = openat(inode_fd(req, parent), name, flags | O_CLOEXEC,
-		    mode & ~S_IFMT);
+	flags = source_flags(pt, flags);
+	fd = openat(dir->fd, name, flags | O_CLOEXEC, mode & ~S_IFMT);
 	err = -errno;
 	caller_end(&caller);
-	return fd < 0 ? err : fd;
+	if (fd < 0)
+		return err;
+	tell_it_never_waits(pt, dir, fd, flags);
+	return fd;
 }
 
 /*

@@ -9,12 +9,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -200,12 +203,20 @@ static int make_absolute(char **path)
 
 static int open_source(struct passthrough *pt)
 {
+	struct statfs fs;
+	struct stat st;
+
 	if (make_absolute(&pt->source) || make_absolute(&pt->mountpoint))
 		return -1;
 	pt->nested = is_inside(pt->mountpoint, pt->source);
 	pt->root.fd = open(pt->source, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (pt->root.fd < 0)
 		return complain("%s: %s", pt->source, strerror(errno));
+	if (fstat(pt->root.fd, &st) || fstatfs(pt->root.fd, &fs))
+		return complain("%s: %s", pt->source, strerror(errno));
+	pt->root.dev = st.st_dev;
+	if (fs.f_type == TMPFS_MAGIC)
+		pt->memory_dev = st.st_dev;
 	return 0;
 }
 
