@@ -358,6 +358,12 @@ static int open_backing_file(struct bench *bench)
 			return -EIO;
 		}
 	}
+	/*
+	 * What is in memory is there at once: without this io_uring leaves it
+	 * to another thread.
+	 */
+	if (!bench->backing_file && fcntl(*fd, F_SETFL, O_NONBLOCK))
+		return -errno;
 	/* Blocks that are there: a hole would be read by another path. */
 	return -posix_fallocate(*fd, 0, bench->file_size);
 }
