@@ -34,7 +34,12 @@ mkdir /run/report
 if [ -d /sys/bus/virtio/drivers/9pnet_virtio ]; then
 	mount -t 9p -o trans=virtio,version=9p2000.L,cache=none report /run/report
 else
-	mount -t hostfs -o "$vmtest_report" report /run/report
+	# By the root, as mount(8) has two ways to say which directory, of which
+	# each version knows one.
+	mkdir /run/host
+	mount -t hostfs host /run/host
+	mount --bind "/run/host$vmtest_report" /run/report
+	umount -l /run/host
 fi
 
 terminal=/dev/$vmtest_terminal
