@@ -89,6 +89,7 @@ int queue_open_with(struct ring_queue *queue, struct fuse_mount *mount,
 		return err;
 	}
 	queue->open = true;
+	queue->owner = getpid();
 	/* A client must not keep the server's ring alive. */
 	io_uring_ring_dontfork(&queue->ring);
 
@@ -114,8 +115,11 @@ int queue_open(struct fuse_mount *mount, unsigned int qid,
 
 void queue_close(struct ring_queue *queue)
 {
-	if (queue->open)
+	/* Of a parent's ring a child has the descriptor, but no mapping. */
+	if (queue->open && queue->owner == getpid())
 		io_uring_queue_exit(&queue->ring);
+	else if (queue->open)
+		close(queue->ring.ring_fd);
 	queue->open = false;
 	queue_memory_unmap(&queue->memory);
 	free(queue->slots);

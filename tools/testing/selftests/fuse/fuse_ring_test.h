@@ -102,6 +102,7 @@ struct ring_queue {
 	struct ring_mode mode;
 	struct io_uring ring;
 	bool open;
+	pid_t owner;		/* the process that has the ring mapped */
 	bool stopped;
 	bool signals;		/* mount->ring_fd when there is something */
 	struct queue_memory memory;
