@@ -500,23 +500,44 @@ TEST_F(zero_copy, an_abort_wakes_the_client_at_once)
 	EXPECT_EQ(-ENOTCONN, request_reply(&request, 0, NULL, 4096));
 }
 
+/* Takes and fills what memory was freed last. */
+static long fill_memory(void *arg)
+{
+	const size_t size = 32 * MIB;
+	char *memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	(void)arg;
+	if (memory == MAP_FAILED)
+		return -errno;
+	memset(memory, 0xee, size);
+	return 0;
+}
+
 /*
  * Memory of the client's own, which is free for others once it is gone, were
- * it not for the server's fixed buffer. (KASAN sees a write to free memory.)
+ * it not for the server's fixed buffer.
  */
 TEST_F(zero_copy, pages_of_a_client_that_is_gone_stay_while_the_server_has_them)
 {
 	struct transfer transfer = {
-		.size = 4096, .flags = O_DIRECT, .huge = true,
+		.write = true, .size = 64 * KIB, .flags = O_DIRECT,
+		.huge = true, .fill = 0x5a,
 	};
 	int fd = self->fs.data_fd[NODE_DATA];
+	const unsigned char *data = (void *)self->fs.data[NODE_DATA];
 	struct ring_request request;
 	struct client client;
+	unsigned int n;
 
-	HOLD_READ();
+	HOLD_WRITE();
 	ASSERT_EQ(0, mount_abort(&self->mount));
 	EXPECT_EQ(-ECONNABORTED, client_wait(&client, WAIT_MS));
-	EXPECT_EQ(4096, request_transfer(&request, fd, 0, 4096));
+	EXPECT_EQ(0, client_call(fill_memory, NULL));
+	EXPECT_EQ(64 * KIB, request_transfer(&request, fd, 0, 64 * KIB));
+	for (n = 0; n < 64 * KIB && data[n] == 0x5a; n++)
+		;
+	EXPECT_EQ(64 * KIB, n);
 	/* The pages go when the slot is emptied, and only once. */
 	EXPECT_EQ(1, empty(request.queue, request.slot));
 	EXPECT_EQ(-EFAULT, request_transfer(&request, fd, 0, 4096));
