@@ -250,7 +250,8 @@ ok "faults in a kernel log are seen"
 for line in 'kmemleak: Kernel memory leak detector initialized (mem pool available: 15844)' \
 	    'fuse: init (API version 7.46)' 'rcu: Hierarchical SRCU implementation.' \
 	    'Lock dependency validator: Copyright (c) 2006 Red Hat' \
-	    'kasan: KernelAddressSanitizer initialized (generic)'; do
+	    'kasan: KernelAddressSanitizer initialized (generic)' \
+	    'BUG: KCSAN: data-race in fuse_chan_abort / fuse_get_req'; do
 	echo "$line" >"$box/log"
 	expect "not a fault: $line" "$vmtest" --scan "$box/log"
 done
