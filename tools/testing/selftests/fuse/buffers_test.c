@@ -648,7 +648,7 @@ TEST_F_TIMEOUT(buffers, a_request_times_out_while_it_waits_for_a_buffer,
 	if (!getenv("FUSE_SLOW_TESTS"))
 		SKIP(return, "takes half a minute: FUSE_SLOW_TESTS=1 runs it");
 	if (!(self->mount.init_flags & FUSE_REQUEST_TIMEOUT))
-		SKIP(return, "kernel has no request timeouts (FUSE_REQUEST_TIMEOUT is not offered)");
+		SKIP(return, "kernel has no request timeouts (no FUSE_REQUEST_TIMEOUT)");
 	mount_close(&self->mount);
 	begin = now_ms();
 	ASSERT_EQ(0, test_fs_mount(&self->fs, &self->mount, &options));
