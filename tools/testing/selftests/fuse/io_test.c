@@ -63,103 +63,103 @@ IO_VARIANT_ON_PLAIN_RING(legacy_plain_ring, .depth = 1);
 
 IO_VARIANT(bufring,
 	   .flags = FUSE_URING_BUFRING,
-	   .depth = 8, .nr_pools = 1, .pool = { { MIB, 4 } });
+	   .depth = 4, .nr_pools = 1, .pool = { { MIB, 2 } });
 IO_VARIANT(bufring_2_pools,
 	   .flags = FUSE_URING_BUFRING,
-	   .depth = 8, .nr_pools = 2,
-	   .pool = { { 4 * KIB, 8 }, { MIB, 3 } });
+	   .depth = 4, .nr_pools = 2,
+	   .pool = { { 4 * KIB, 4 }, { MIB, 2 } });
 IO_VARIANT(bufring_3_pools,
 	   .flags = FUSE_URING_BUFRING,
-	   .depth = 8, .nr_pools = 3,
-	   .pool = { { 4 * KIB, 8 }, { 128 * KIB, 4 }, { MIB, 2 } });
+	   .depth = 4, .nr_pools = 3,
+	   .pool = { { 4 * KIB, 4 }, { 128 * KIB, 4 }, { MIB, 2 } });
 IO_VARIANT(bufring_4_pools,
 	   .flags = FUSE_URING_BUFRING,
-	   .depth = 8, .nr_pools = 4,
+	   .depth = 4, .nr_pools = 4,
 	   .pool = { { 4 * KIB, 4 }, { 64 * KIB, 4 }, { 256 * KIB, 2 },
 		     { MIB, 1 } });
 
 IO_VARIANT(pinned_headers,
 	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS,
-	   .depth = 8, .nr_pools = 1, .pool = { { MIB, 4 } });
+	   .depth = 4, .nr_pools = 1, .pool = { { MIB, 2 } });
 IO_VARIANT(pinned_headers_2_pools,
 	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS,
-	   .depth = 8, .nr_pools = 2,
-	   .pool = { { 4 * KIB, 8 }, { MIB, 3 } });
+	   .depth = 4, .nr_pools = 2,
+	   .pool = { { 4 * KIB, 4 }, { MIB, 2 } });
 IO_VARIANT(pinned_headers_3_pools,
 	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS,
-	   .depth = 8, .nr_pools = 3,
-	   .pool = { { 4 * KIB, 8 }, { 128 * KIB, 4 }, { MIB, 2 } });
+	   .depth = 4, .nr_pools = 3,
+	   .pool = { { 4 * KIB, 4 }, { 128 * KIB, 4 }, { MIB, 2 } });
 IO_VARIANT(pinned_headers_4_pools,
 	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS,
-	   .depth = 8, .nr_pools = 4,
+	   .depth = 4, .nr_pools = 4,
 	   .pool = { { 4 * KIB, 4 }, { 64 * KIB, 4 }, { 256 * KIB, 2 },
 		     { MIB, 1 } });
 
 IO_VARIANT(pinned_buffers,
 	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_BUFFERS,
-	   .depth = 8, .nr_pools = 1, .pool = { { MIB, 4 } });
+	   .depth = 4, .nr_pools = 1, .pool = { { MIB, 2 } });
 IO_VARIANT(pinned_buffers_2_pools,
 	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_BUFFERS,
-	   .depth = 8, .nr_pools = 2,
-	   .pool = { { 4 * KIB, 8 }, { MIB, 3 } });
+	   .depth = 4, .nr_pools = 2,
+	   .pool = { { 4 * KIB, 4 }, { MIB, 2 } });
 IO_VARIANT(pinned_buffers_3_pools,
 	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_BUFFERS,
-	   .depth = 8, .nr_pools = 3,
-	   .pool = { { 4 * KIB, 8 }, { 128 * KIB, 4 }, { MIB, 2 } });
+	   .depth = 4, .nr_pools = 3,
+	   .pool = { { 4 * KIB, 4 }, { 128 * KIB, 4 }, { MIB, 2 } });
 IO_VARIANT(pinned_buffers_4_pools,
 	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_BUFFERS,
-	   .depth = 8, .nr_pools = 4,
+	   .depth = 4, .nr_pools = 4,
 	   .pool = { { 4 * KIB, 4 }, { 64 * KIB, 4 }, { 256 * KIB, 2 },
 		     { MIB, 1 } });
 
 IO_VARIANT(pinned,
 	   .flags = PINNED_FLAGS,
-	   .depth = 8, .nr_pools = 1, .pool = { { MIB, 4 } });
+	   .depth = 4, .nr_pools = 1, .pool = { { MIB, 2 } });
 IO_VARIANT(pinned_2_pools,
 	   .flags = PINNED_FLAGS,
-	   .depth = 8, .nr_pools = 2,
-	   .pool = { { 4 * KIB, 8 }, { MIB, 3 } });
+	   .depth = 4, .nr_pools = 2,
+	   .pool = { { 4 * KIB, 4 }, { MIB, 2 } });
 IO_VARIANT(pinned_3_pools,
 	   .flags = PINNED_FLAGS,
-	   .depth = 8, .nr_pools = 3,
-	   .pool = { { 4 * KIB, 8 }, { 128 * KIB, 4 }, { MIB, 2 } });
+	   .depth = 4, .nr_pools = 3,
+	   .pool = { { 4 * KIB, 4 }, { 128 * KIB, 4 }, { MIB, 2 } });
 IO_VARIANT(pinned_4_pools,
 	   .flags = PINNED_FLAGS,
-	   .depth = 8, .nr_pools = 4,
+	   .depth = 4, .nr_pools = 4,
 	   .pool = { { 4 * KIB, 4 }, { 64 * KIB, 4 }, { 256 * KIB, 2 },
 		     { MIB, 1 } });
 
 IO_VARIANT(zero_copy,
 	   .flags = ZERO_COPY_FLAGS,
-	   .depth = 8, .nr_pools = 1, .pool = { { MIB, 4 } });
+	   .depth = 4, .nr_pools = 1, .pool = { { MIB, 2 } });
 IO_VARIANT(zero_copy_2_pools,
 	   .flags = ZERO_COPY_FLAGS,
-	   .depth = 8, .nr_pools = 2,
-	   .pool = { { 4 * KIB, 8 }, { MIB, 3 } });
+	   .depth = 4, .nr_pools = 2,
+	   .pool = { { 4 * KIB, 4 }, { MIB, 2 } });
 IO_VARIANT(zero_copy_3_pools,
 	   .flags = ZERO_COPY_FLAGS,
-	   .depth = 8, .nr_pools = 3,
-	   .pool = { { 4 * KIB, 8 }, { 128 * KIB, 4 }, { MIB, 2 } });
+	   .depth = 4, .nr_pools = 3,
+	   .pool = { { 4 * KIB, 4 }, { 128 * KIB, 4 }, { MIB, 2 } });
 IO_VARIANT(zero_copy_4_pools,
 	   .flags = ZERO_COPY_FLAGS,
-	   .depth = 8, .nr_pools = 4,
+	   .depth = 4, .nr_pools = 4,
 	   .pool = { { 4 * KIB, 4 }, { 64 * KIB, 4 }, { 256 * KIB, 2 },
 		     { MIB, 1 } });
 
 IO_VARIANT(zero_copy_opt_in,
 	   .flags = ZERO_COPY_FLAGS | FUSE_URING_ZERO_COPY_OPT_IN,
-	   .depth = 8, .nr_pools = 1, .pool = { { MIB, 4 } });
+	   .depth = 4, .nr_pools = 1, .pool = { { MIB, 2 } });
 IO_VARIANT(zero_copy_opt_in_2_pools,
 	   .flags = ZERO_COPY_FLAGS | FUSE_URING_ZERO_COPY_OPT_IN,
-	   .depth = 8, .nr_pools = 2,
-	   .pool = { { 4 * KIB, 8 }, { MIB, 3 } });
+	   .depth = 4, .nr_pools = 2,
+	   .pool = { { 4 * KIB, 4 }, { MIB, 2 } });
 IO_VARIANT(zero_copy_opt_in_3_pools,
 	   .flags = ZERO_COPY_FLAGS | FUSE_URING_ZERO_COPY_OPT_IN,
-	   .depth = 8, .nr_pools = 3,
-	   .pool = { { 4 * KIB, 8 }, { 128 * KIB, 4 }, { MIB, 2 } });
+	   .depth = 4, .nr_pools = 3,
+	   .pool = { { 4 * KIB, 4 }, { 128 * KIB, 4 }, { MIB, 2 } });
 IO_VARIANT(zero_copy_opt_in_4_pools,
 	   .flags = ZERO_COPY_FLAGS | FUSE_URING_ZERO_COPY_OPT_IN,
-	   .depth = 8, .nr_pools = 4,
+	   .depth = 4, .nr_pools = 4,
 	   .pool = { { 4 * KIB, 4 }, { 64 * KIB, 4 }, { 256 * KIB, 2 },
 		     { MIB, 1 } });
 
