@@ -58,6 +58,8 @@ help:
 	@echo '  check-mutants - put faults into the kernel, one at a time: a test must'
 	@echo '                fail for each'
 	@echo '  check-coverage - list the lines of the new files that no test reaches'
+	@echo '  check-library - all tests of the library, at length: real file systems,'
+	@echo '                load, killed servers'
 	@echo '  check-repeat - the whole suite RUNS times (default 200, 20 in qemu)'
 	@echo
 	@echo 'Its steps:'
@@ -122,6 +124,14 @@ check-coverage:
 check-repeat:
 	$(Q)scripts/repeat.sh
 
+check-library:
+	$(Q)scripts/deps.sh library
+	$(Q)scripts/tree.sh
+	$(Q)scripts/kernel.sh >/dev/null
+	$(Q)tools/lib/fuse_ring/tests/run.sh -k $(image) -e $(ENGINE) -S build/linux \
+		-O build/fuse_ring-tests -r build/reports/$(name)-library -t 7200 \
+		$(if $(TEST),-T '$(TEST)') $(if $(ARGS),-a '$(ARGS)')
+
 # The series and the tests live with the kernel tree, the builds go.
 clean:
 	$(Q)rm -rf build/uml build/uml-* build/qemu build/qemu-* \
@@ -135,4 +145,4 @@ distclean:
 	$(Q)rm -rf build
 
 .PHONY: help deps tree kernel selftests run_tests shell library bench refresh series check \
-	check-mutants check-coverage check-repeat clean distclean
+	check-mutants check-coverage check-library check-repeat clean distclean

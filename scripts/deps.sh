@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# deps.sh [run|check|bench]: installs the Debian packages a job needs and the
+# deps.sh [run|check|bench|library]: installs the Debian packages a job needs and the
 # machine lacks. Does nothing, and asks for nothing, where all are there.
 
 . "$(dirname "$0")/lib.sh" || exit 1
@@ -18,6 +18,9 @@ packages="
 check_packages="qemu-system-x86 sparse shellcheck python3-ply python3-git
 	clang musl-tools fio"
 bench_packages="e2fsprogs"
+# File systems to run on the library. sshfs also wants an sshd, but installing
+# openssh-server would start one for everybody.
+library_packages="sshfs squashfuse squashfs-tools fuse-overlayfs fuse2fs"
 
 # 32-bit programs, where the machine is of the kind that can run them
 [ "$(uname -m)" != x86_64 ] || check_packages="$check_packages gcc-multilib"
@@ -27,7 +30,8 @@ run)	[ "${CROSS32:-0}" != 1 ] || packages="$packages gcc-multilib"
 	[ "${ENGINE:-uml}" != qemu ] || packages="$packages qemu-system-x86" ;;
 check)	packages="$packages $check_packages" ;;
 bench)	packages="$packages $check_packages $bench_packages" ;;
-*)	die "no such job '$job': run, check or bench" ;;
+library)	packages="$packages $check_packages $library_packages" ;;
+*)	die "no such job '$job': run, check, bench or library" ;;
 esac
 
 command -v dpkg-query >/dev/null ||
