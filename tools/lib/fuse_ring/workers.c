@@ -54,15 +54,18 @@ static void *worker_thread(void *arg)
 {
 	struct workers *workers = ((struct worker *)arg)->workers;
 	struct work *work;
+	bool extra;
 
 	pthread_mutex_lock(&workers->lock);
 	for (;;) {
 		work = next_work(workers);
 		if (!work)
 			break;
+		extra = work->extra;
 		pthread_mutex_unlock(&workers->lock);
 		workers->run(work);
 		pthread_mutex_lock(&workers->lock);
+		workers->extra -= extra;
 	}
 	pthread_mutex_unlock(&workers->lock);
 	return NULL;
@@ -109,7 +112,7 @@ int workers_give(struct workers *workers, struct work *work, bool extra)
 	if (workers->stopped) {
 		err = -ENOTCONN;
 	} else if (workers->idle <= workers->waiting &&
-		   (extra || workers->nr < workers->max)) {
+		   (extra || workers->nr - workers->extra < workers->max)) {
 		err = add_worker(workers);
 		/* One that is busy now will do, unless it may wait for us. */
 		if (err && !extra && workers->nr)
@@ -117,6 +120,8 @@ int workers_give(struct workers *workers, struct work *work, bool extra)
 	}
 	if (!err) {
 		work->next = NULL;
+		work->extra = extra;
+		workers->extra += extra;
 		*workers->last = work;
 		workers->last = &work->next;
 		workers->waiting++;

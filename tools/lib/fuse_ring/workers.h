@@ -11,6 +11,7 @@
 
 struct work {
 	struct work *next;
+	bool extra;
 };
 
 struct worker;
@@ -24,6 +25,7 @@ struct workers {
 	unsigned int nr;
 	unsigned int idle;
 	unsigned int waiting;
+	unsigned int extra;	/* work beyond @max, to be done or being done */
 	bool stopped;
 	void (*run)(struct work *work);
 };
@@ -34,7 +36,8 @@ void workers_signals_to_block(sigset_t *signals);
 int workers_init(struct workers *workers, unsigned int max,
 		 void (*run)(struct work *work));
 /*
- * Has @work run by one of the threads; @extra: even if @max of them are busy.
+ * Has @work run by one of the threads; @extra: even if @max of them are busy,
+ * since it may wait for other work, and not counted as one of these.
  * A negative errno if there is no thread to do it and none can be made.
  */
 int workers_give(struct workers *workers, struct work *work, bool extra);
