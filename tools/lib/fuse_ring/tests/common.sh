@@ -83,19 +83,17 @@ ended()
 # foreground from its own view. -> $server, $log
 serve()
 {
-	local mode=$1
+	# The shell has what it starts in the background ignore this signal.
+	local mode=$1 how=(env --default-signal=INT)
 
 	shift
 	log=$dir/ring.log
 	rm -f "$log"
 	: >"$log"
 	chmod 666 "$log"
-	if [ "$mode" = bare ]; then
-		"$@" >"$dir/server.out" 2>&1 &
-	else
-		env FUSE_RING="$mode" FUSE_RING_LOG="$log" LD_PRELOAD="$preload" \
-			"$@" >"$dir/server.out" 2>&1 &
-	fi
+	[ "$mode" = bare ] ||
+		how+=("FUSE_RING=$mode" "FUSE_RING_LOG=$log" "LD_PRELOAD=$preload")
+	"${how[@]}" "$@" >"$dir/server.out" 2>&1 &
 	server=$!
 }
 
