@@ -842,6 +842,7 @@ static int start_server(struct fuzzer *fuzzer)
 	fuzzer->nr_held = 0;
 	fuzzer->over = false;
 	fuzzer->confused = false;
+	fuzzer->last_commit_id = 0;	/* ids begin anew with each mount */
 	for (qid = 0; qid < fuzzer->mount.nr_queues && !err; qid++) {
 		struct ring_queue *queue = &fuzzer->mount.queues[qid];
 
