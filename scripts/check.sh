@@ -339,7 +339,8 @@ kselftest_conventions()
 {
 	local dir=$BUILD/selftests/installed image
 
-	image=$("$TOP/scripts/kernel.sh")
+	image=$(built "$TOP/scripts/kernel.sh")
+	built "$TOP/scripts/selftests.sh" all
 	rm -rf "$dir"
 	make -C "$TOP/tools/testing/selftests" TARGETS=fuse install INSTALL_PATH="$dir"
 	cat >"$dir/check.sh" <<-'END'
@@ -372,8 +373,8 @@ compat()
 	local image
 
 	[ "$(uname -m)" = x86_64 ] || { echo "only x86_64 has 32-bit programs"; return 4; }
-	CROSS32=1 "$TOP/scripts/selftests.sh" all
-	image=$(ENGINE=qemu DEBUG=1 "$TOP/scripts/kernel.sh")
+	CROSS32=1 built "$TOP/scripts/selftests.sh" all
+	image=$(ENGINE=qemu DEBUG=1 built "$TOP/scripts/kernel.sh")
 	"$fuse/vmtest.sh" -e qemu -k "$image" -S "$LINUX" \
 		-O "$BUILD/selftests-32" -r "$REPORTS/qemu-debug-32" -m 2G -t 1200 \
 		-T "uapi_layout_test detect_test register_flags_test register_bounds_test privilege_test"
@@ -388,7 +389,8 @@ vm()
 	[ "$1" != qemu ] || { limit=2400; place="env"; }
 	[ "$2" = 0 ] || name=$name-debug
 	[ "$3" = 0 ] || name=base-$name
-	image=$(ENGINE=$1 DEBUG=$2 BASE=$3 "$TOP/scripts/kernel.sh")
+	image=$(ENGINE=$1 DEBUG=$2 BASE=$3 built "$TOP/scripts/kernel.sh")
+	built "$TOP/scripts/selftests.sh" all
 	shift 3
 	"$place" "$fuse/vmtest.sh" -e "$engine" -k "$image" -S "$LINUX" \
 		-O "$BUILD/selftests" -r "$REPORTS/$name" -m 2G -t "$limit" "$@"
@@ -421,12 +423,18 @@ second_half()
 		grep -vxE "${first_half// /|}" | tr '\n' ' '
 }
 
+# built COMMAND...: builds, one at a time. Most find that all is there.
+built()
+{
+	flock "$work/build.lock" "$@"
+}
+
 # library TEST: the file system on the library, in every mode
 library()
 {
 	local image
 
-	image=$("$TOP/scripts/kernel.sh")
+	image=$(built "$TOP/scripts/kernel.sh")
 	on_free_cpu "$TOP/tools/lib/fuse_ring/tests/run.sh" -T "$1" -e uml -k "$image" \
 		-S "$LINUX" -O "$BUILD/fuse_ring-tests-$1" -r "$REPORTS/uml-library-$1"
 }
