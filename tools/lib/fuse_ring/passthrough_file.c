@@ -46,7 +46,8 @@ static void tell_it_never_waits(const struct passthrough *pt,
 				const struct inode *inode, int fd, int flags)
 {
 	if (inode->dev == pt->memory_dev)
-		fcntl(fd, F_SETFL, (flags & O_APPEND) | O_NONBLOCK | O_DIRECT);
+		fcntl(fd, F_SETFL, (flags & (O_APPEND | O_NOATIME)) |
+		      O_NONBLOCK | O_DIRECT);
 }
 
 static void set_caching(const struct passthrough *pt,
