@@ -60,9 +60,7 @@ tell()
 # what run() does after it
 beside()
 {
-	while [ "$(jobs -rp | wc -l)" -ge "$JOBS" ]; do
-		wait -n || :
-	done
+	wait_for_room "$JOBS"
 	run "$@" &
 }
 

@@ -58,6 +58,14 @@ free_space()
 		die "only $have GiB free in $1, $2 are needed: free some or use another disk"
 }
 
+# wait_for_room MOST: until fewer than so many jobs of this shell run
+wait_for_room()
+{
+	while [ "$(jobs -rp | wc -l)" -ge "$1" ]; do
+		wait -n || :
+	done
+}
+
 # on_free_cpu COMMAND...: runs it on a processor that no other such command has,
 # as soon as there is one. For User Mode Linux, which needs just one.
 on_free_cpu()

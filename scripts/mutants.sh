@@ -157,14 +157,6 @@ on_mutant()
 	rm -f "$2"
 }
 
-# Waits until one more job can be started, or for all of them.
-wait_for_room()
-{
-	while [ "$(jobs -rp | wc -l)" -ge "$JOBS" ]; do
-		wait -n || :
-	done
-}
-
 end_jobs()
 {
 	local job
@@ -193,7 +185,7 @@ prove_tests()
 		fi
 		n=$((n + 1))
 		good[$key]=$n
-		wait_for_room
+		wait_for_room "$JOBS"
 		on_good_kernel "$kernel" "${key#* }" "$n" &
 	done
 	wait
@@ -218,7 +210,7 @@ try_mutant()
 		tell "$name" FAILED ": does not build: $(grep -m 1 -E 'error: |undefined' "$out/$name.build")"
 		return
 	fi
-	wait_for_room
+	wait_for_room "$JOBS"
 	on_mutant "$1" "$image" &
 }
 

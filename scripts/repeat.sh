@@ -44,9 +44,7 @@ one()
 
 say "$runs runs on $name"
 for ((n = 1; n <= runs; n++)); do
-	while [ "$(jobs -rp | wc -l)" -ge "$lanes" ]; do
-		wait -n || :
-	done
+	wait_for_room "$lanes"
 	one "$n" &
 done
 wait
