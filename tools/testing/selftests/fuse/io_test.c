@@ -18,20 +18,14 @@
 #include "kselftest_harness.h"
 #include "test_fs.h"
 
-#define FILE_SIZE (DEFAULT_MAX_WRITE * 3 / 2)
 #define KIB 1024
 #define MIB (1024 * 1024)
-
-/* The largest request holds DEFAULT_MAX_WRITE bytes, so the last ones split. */
-static const size_t sizes[] = {
-	1, 512, 513, 4095, 4096, 4097, 65536, 65537,
-	128 * KIB, MIB - 1, MIB, MIB + 1,
-};
 
 FIXTURE(io)
 {
 	struct fuse_mount mount;
 	struct test_fs fs;
+	size_t max_payload;
 };
 
 FIXTURE_VARIANT(io)
@@ -67,16 +61,16 @@ IO_VARIANT(bufring,
 IO_VARIANT(bufring_2_pools,
 	   .flags = FUSE_URING_BUFRING,
 	   .depth = 4, .nr_pools = 2,
-	   .pool = { { 4 * KIB, 4 }, { MIB, 2 } });
+	   .pool = { { 4 * KIB, 4 }, { 256 * KIB, 2 } });
 IO_VARIANT(bufring_3_pools,
 	   .flags = FUSE_URING_BUFRING,
 	   .depth = 4, .nr_pools = 3,
-	   .pool = { { 4 * KIB, 4 }, { 128 * KIB, 4 }, { MIB, 2 } });
+	   .pool = { { 4 * KIB, 4 }, { 64 * KIB, 4 }, { 256 * KIB, 2 } });
 IO_VARIANT(bufring_4_pools,
 	   .flags = FUSE_URING_BUFRING,
 	   .depth = 4, .nr_pools = 4,
-	   .pool = { { 4 * KIB, 4 }, { 64 * KIB, 4 }, { 256 * KIB, 2 },
-		     { MIB, 1 } });
+	   .pool = { { 4 * KIB, 4 }, { 16 * KIB, 4 }, { 64 * KIB, 2 },
+		     { 256 * KIB, 1 } });
 
 IO_VARIANT(pinned_headers,
 	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS,
@@ -84,16 +78,16 @@ IO_VARIANT(pinned_headers,
 IO_VARIANT(pinned_headers_2_pools,
 	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS,
 	   .depth = 4, .nr_pools = 2,
-	   .pool = { { 4 * KIB, 4 }, { MIB, 2 } });
+	   .pool = { { 4 * KIB, 4 }, { 256 * KIB, 2 } });
 IO_VARIANT(pinned_headers_3_pools,
 	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS,
 	   .depth = 4, .nr_pools = 3,
-	   .pool = { { 4 * KIB, 4 }, { 128 * KIB, 4 }, { MIB, 2 } });
+	   .pool = { { 4 * KIB, 4 }, { 64 * KIB, 4 }, { 256 * KIB, 2 } });
 IO_VARIANT(pinned_headers_4_pools,
 	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS,
 	   .depth = 4, .nr_pools = 4,
-	   .pool = { { 4 * KIB, 4 }, { 64 * KIB, 4 }, { 256 * KIB, 2 },
-		     { MIB, 1 } });
+	   .pool = { { 4 * KIB, 4 }, { 16 * KIB, 4 }, { 64 * KIB, 2 },
+		     { 256 * KIB, 1 } });
 
 IO_VARIANT(pinned_buffers,
 	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_BUFFERS,
@@ -101,16 +95,16 @@ IO_VARIANT(pinned_buffers,
 IO_VARIANT(pinned_buffers_2_pools,
 	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_BUFFERS,
 	   .depth = 4, .nr_pools = 2,
-	   .pool = { { 4 * KIB, 4 }, { MIB, 2 } });
+	   .pool = { { 4 * KIB, 4 }, { 256 * KIB, 2 } });
 IO_VARIANT(pinned_buffers_3_pools,
 	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_BUFFERS,
 	   .depth = 4, .nr_pools = 3,
-	   .pool = { { 4 * KIB, 4 }, { 128 * KIB, 4 }, { MIB, 2 } });
+	   .pool = { { 4 * KIB, 4 }, { 64 * KIB, 4 }, { 256 * KIB, 2 } });
 IO_VARIANT(pinned_buffers_4_pools,
 	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_BUFFERS,
 	   .depth = 4, .nr_pools = 4,
-	   .pool = { { 4 * KIB, 4 }, { 64 * KIB, 4 }, { 256 * KIB, 2 },
-		     { MIB, 1 } });
+	   .pool = { { 4 * KIB, 4 }, { 16 * KIB, 4 }, { 64 * KIB, 2 },
+		     { 256 * KIB, 1 } });
 
 IO_VARIANT(pinned,
 	   .flags = PINNED_FLAGS,
@@ -118,16 +112,16 @@ IO_VARIANT(pinned,
 IO_VARIANT(pinned_2_pools,
 	   .flags = PINNED_FLAGS,
 	   .depth = 4, .nr_pools = 2,
-	   .pool = { { 4 * KIB, 4 }, { MIB, 2 } });
+	   .pool = { { 4 * KIB, 4 }, { 256 * KIB, 2 } });
 IO_VARIANT(pinned_3_pools,
 	   .flags = PINNED_FLAGS,
 	   .depth = 4, .nr_pools = 3,
-	   .pool = { { 4 * KIB, 4 }, { 128 * KIB, 4 }, { MIB, 2 } });
+	   .pool = { { 4 * KIB, 4 }, { 64 * KIB, 4 }, { 256 * KIB, 2 } });
 IO_VARIANT(pinned_4_pools,
 	   .flags = PINNED_FLAGS,
 	   .depth = 4, .nr_pools = 4,
-	   .pool = { { 4 * KIB, 4 }, { 64 * KIB, 4 }, { 256 * KIB, 2 },
-		     { MIB, 1 } });
+	   .pool = { { 4 * KIB, 4 }, { 16 * KIB, 4 }, { 64 * KIB, 2 },
+		     { 256 * KIB, 1 } });
 
 IO_VARIANT(zero_copy,
 	   .flags = ZERO_COPY_FLAGS,
@@ -135,16 +129,16 @@ IO_VARIANT(zero_copy,
 IO_VARIANT(zero_copy_2_pools,
 	   .flags = ZERO_COPY_FLAGS,
 	   .depth = 4, .nr_pools = 2,
-	   .pool = { { 4 * KIB, 4 }, { MIB, 2 } });
+	   .pool = { { 4 * KIB, 4 }, { 256 * KIB, 2 } });
 IO_VARIANT(zero_copy_3_pools,
 	   .flags = ZERO_COPY_FLAGS,
 	   .depth = 4, .nr_pools = 3,
-	   .pool = { { 4 * KIB, 4 }, { 128 * KIB, 4 }, { MIB, 2 } });
+	   .pool = { { 4 * KIB, 4 }, { 64 * KIB, 4 }, { 256 * KIB, 2 } });
 IO_VARIANT(zero_copy_4_pools,
 	   .flags = ZERO_COPY_FLAGS,
 	   .depth = 4, .nr_pools = 4,
-	   .pool = { { 4 * KIB, 4 }, { 64 * KIB, 4 }, { 256 * KIB, 2 },
-		     { MIB, 1 } });
+	   .pool = { { 4 * KIB, 4 }, { 16 * KIB, 4 }, { 64 * KIB, 2 },
+		     { 256 * KIB, 1 } });
 
 IO_VARIANT(zero_copy_opt_in,
 	   .flags = ZERO_COPY_FLAGS | FUSE_URING_ZERO_COPY_OPT_IN,
@@ -152,33 +146,42 @@ IO_VARIANT(zero_copy_opt_in,
 IO_VARIANT(zero_copy_opt_in_2_pools,
 	   .flags = ZERO_COPY_FLAGS | FUSE_URING_ZERO_COPY_OPT_IN,
 	   .depth = 4, .nr_pools = 2,
-	   .pool = { { 4 * KIB, 4 }, { MIB, 2 } });
+	   .pool = { { 4 * KIB, 4 }, { 256 * KIB, 2 } });
 IO_VARIANT(zero_copy_opt_in_3_pools,
 	   .flags = ZERO_COPY_FLAGS | FUSE_URING_ZERO_COPY_OPT_IN,
 	   .depth = 4, .nr_pools = 3,
-	   .pool = { { 4 * KIB, 4 }, { 128 * KIB, 4 }, { MIB, 2 } });
+	   .pool = { { 4 * KIB, 4 }, { 64 * KIB, 4 }, { 256 * KIB, 2 } });
 IO_VARIANT(zero_copy_opt_in_4_pools,
 	   .flags = ZERO_COPY_FLAGS | FUSE_URING_ZERO_COPY_OPT_IN,
 	   .depth = 4, .nr_pools = 4,
-	   .pool = { { 4 * KIB, 4 }, { 64 * KIB, 4 }, { 256 * KIB, 2 },
-		     { MIB, 1 } });
+	   .pool = { { 4 * KIB, 4 }, { 16 * KIB, 4 }, { 64 * KIB, 2 },
+		     { 256 * KIB, 1 } });
 
 IO_VARIANT_ON_PLAIN_RING(zero_copy_plain_ring,
 			 .flags = ZERO_COPY_FLAGS,
 			 .depth = 1, .nr_pools = 1, .pool = { { MIB, 1 } });
 
+/* What the largest request holds, which is what the largest pool is made for */
+static size_t max_payload(const struct ring_mode *mode)
+{
+	return mode->nr_pools ? mode->pool[mode->nr_pools - 1].buf_size : MIB;
+}
+
 FIXTURE_SETUP(io)
 {
 	const char *impossible = ring_tests_impossible();
+	struct mount_options options = { };
 
 	if (impossible)
 		SKIP(return, "%s", impossible);
-	ASSERT_EQ(0, mount_open(&self->mount, NULL));
-	mount_set_readahead(&self->mount, MIB / KIB);
+	self->max_payload = max_payload(variant->mode);
+	options.max_write = self->max_payload;
+	ASSERT_EQ(0, mount_open(&self->mount, &options));
+	mount_set_readahead(&self->mount, self->max_payload / KIB);
 	impossible = mode_impossible(&self->mount, variant->mode);
 	if (impossible)
 		SKIP(return, "%s", impossible);
-	ASSERT_EQ(0, test_fs_open(&self->fs, FILE_SIZE));
+	ASSERT_EQ(0, test_fs_open(&self->fs, self->max_payload * 3 / 2));
 	ASSERT_EQ(0, test_fs_serve(&self->fs, &self->mount, variant->mode,
 				   variant->ring_flags));
 }
@@ -194,8 +197,24 @@ FIXTURE_TEARDOWN(io)
 struct job {
 	const char *path;
 	const char *data;	/* the server's side of it */
+	size_t file_size;
+	size_t max_payload;
 	int open_flags;
 };
+
+/* The largest request holds @max_payload bytes: the last ones split. */
+static size_t size_of(unsigned int n, const struct job *job)
+{
+	static const size_t sizes[] = {
+		1, 512, 513, 4095, 4096, 4097, 65536, 65537, 128 * KIB,
+	};
+
+	if (n < ARRAY_SIZE(sizes))
+		return sizes[n];
+	return job->max_payload - 1 + n - ARRAY_SIZE(sizes);
+}
+
+#define NR_SIZES 12
 
 static void *aligned_buffer(size_t size)
 {
@@ -225,24 +244,24 @@ static __u64 offset_for(unsigned int n, const struct job *job)
 	return offsets[n % ARRAY_SIZE(offsets)];
 }
 
-static long read_all_sizes(void *arg)
+static long read_all_sizes(const struct job *job)
 {
-	const struct job *job = arg;
-	char *buffer = aligned_buffer(FILE_SIZE);
+	char *buffer = aligned_buffer(job->file_size);
 	int fd = open(job->path, O_RDONLY | job->open_flags);
 	unsigned int n;
 
 	if (fd < 0 || !buffer)
 		return -errno;
-	for (n = 0; n < ARRAY_SIZE(sizes); n++) {
+	for (n = 0; n < NR_SIZES; n++) {
+		size_t size = size_of(n, job);
 		__u64 offset = offset_for(n, job);
 		ssize_t len, at;
 
 		posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-		len = pread(fd, buffer, sizes[n], offset);
-		if (len != (ssize_t)sizes[n]) {
+		len = pread(fd, buffer, size, offset);
+		if (len != (ssize_t)size) {
 			complain("read of %zu bytes at %llu returned %zd (%s)",
-				 sizes[n], (unsigned long long)offset, len,
+				 size, (unsigned long long)offset, len,
 				 strerror(errno));
 			return 1;
 		}
@@ -253,81 +272,79 @@ static long read_all_sizes(void *arg)
 	return close(fd);
 }
 
-static long write_all_sizes(void *arg)
+static long write_all_sizes(const struct job *job)
 {
-	const struct job *job = arg;
-	char *buffer = aligned_buffer(FILE_SIZE);
+	char *buffer = aligned_buffer(job->file_size);
 	int fd = open(job->path, O_RDWR | job->open_flags);
 	unsigned int n;
 
 	if (fd < 0 || !buffer)
 		return -errno;
-	for (n = 0; n < ARRAY_SIZE(sizes); n++) {
+	for (n = 0; n < NR_SIZES; n++) {
+		size_t size = size_of(n, job);
 		__u64 offset = offset_for(n, job);
 		ssize_t len, at;
 
 		/* Each write moves the pattern, so the last one's remains show. */
-		pattern_fill(buffer, sizes[n], offset + n);
-		len = pwrite(fd, buffer, sizes[n], offset);
-		if (len != (ssize_t)sizes[n] || fsync(fd)) {
+		pattern_fill(buffer, size, offset + n);
+		len = pwrite(fd, buffer, size, offset);
+		if (len != (ssize_t)size || fsync(fd)) {
 			complain("write of %zu bytes at %llu returned %zd (%s)",
-				 sizes[n], (unsigned long long)offset, len,
+				 size, (unsigned long long)offset, len,
 				 strerror(errno));
 			return 1;
 		}
 		at = pattern_differs(job->data + offset, len, offset + n);
 		if (at >= 0)
-			return report_difference("write", sizes[n], offset, at);
+			return report_difference("write", size, offset, at);
 	}
 	return close(fd);
 }
 
-static long read_mapped(void *arg)
+static long read_mapped(const struct job *job)
 {
-	const struct job *job = arg;
 	int fd = open(job->path, O_RDONLY);
 	ssize_t at;
 	char *map;
 
 	if (fd < 0)
 		return -errno;
-	map = mmap(NULL, FILE_SIZE, PROT_READ, MAP_SHARED, fd, 0);
+	map = mmap(NULL, job->file_size, PROT_READ, MAP_SHARED, fd, 0);
 	if (map == MAP_FAILED)
 		return -errno;
-	at = pattern_differs(map, FILE_SIZE, 0);
+	at = pattern_differs(map, job->file_size, 0);
 	if (at >= 0)
-		return report_difference("mapped read", FILE_SIZE, 0, at);
-	munmap(map, FILE_SIZE);
+		return report_difference("mapped read", job->file_size, 0, at);
+	munmap(map, job->file_size);
 	return close(fd);
 }
 
-static long write_mapped(void *arg)
+static long write_mapped(const struct job *job)
 {
-	const struct job *job = arg;
 	int fd = open(job->path, O_RDWR);
 	ssize_t at;
 	char *map;
 
 	if (fd < 0)
 		return -errno;
-	map = mmap(NULL, FILE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	map = mmap(NULL, job->file_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (map == MAP_FAILED)
 		return -errno;
-	pattern_fill(map, FILE_SIZE, 77);
-	if (msync(map, FILE_SIZE, MS_SYNC))
+	pattern_fill(map, job->file_size, 77);
+	if (msync(map, job->file_size, MS_SYNC))
 		return -errno;
-	munmap(map, FILE_SIZE);
+	munmap(map, job->file_size);
 
-	at = pattern_differs(job->data, FILE_SIZE, 77);
+	at = pattern_differs(job->data, job->file_size, 77);
 	if (at >= 0)
-		return report_difference("mapped write", FILE_SIZE, 0, at);
+		return report_difference("mapped write", job->file_size, 0, at);
 	return close(fd);
 }
 
 static void fill_files(struct test_fs *fs)
 {
-	pattern_fill(fs->data[NODE_DATA], FILE_SIZE, 0);
-	pattern_fill(fs->data[NODE_OPTED_IN], FILE_SIZE, 0);
+	pattern_fill(fs->data[NODE_DATA], fs->file_size, 0);
+	pattern_fill(fs->data[NODE_OPTED_IN], fs->file_size, 0);
 }
 
 /* READ and WRITE are zero-copied as registered, and only those. */
@@ -352,20 +369,47 @@ static void check_transfers(struct __test_metadata *_metadata,
 	}
 }
 
+static struct job job_for(FIXTURE_DATA(io) * self, unsigned int node,
+			  const char *name)
+{
+	return (struct job){
+		.path = mount_path(&self->mount, name),
+		.data = self->fs.data[node],
+		.file_size = self->fs.file_size,
+		.max_payload = self->max_payload,
+	};
+}
+
+/* What one client does, with one file after the other */
+struct both_files {
+	long (*call)(const struct job *job);
+	struct job plain;
+	struct job opted_in;
+};
+
+static long call_for_both(void *arg)
+{
+	const struct both_files *both = arg;
+	long err = both->call(&both->plain);
+
+	return err ?: both->call(&both->opted_in);
+}
+
 /* Runs @call on a plain file and on one that opts in to zero-copy. */
 static void for_both_files(struct __test_metadata *_metadata,
 			   FIXTURE_DATA(io) * self,
 			   const FIXTURE_VARIANT(io) * variant,
-			   long (*call)(void *arg), int open_flags)
+			   long (*call)(const struct job *job), int open_flags)
 {
-	struct job job = { .open_flags = open_flags };
+	struct both_files both = {
+		.call = call,
+		.plain = job_for(self, NODE_DATA, "data"),
+		.opted_in = job_for(self, NODE_OPTED_IN, "opted_in"),
+	};
 
-	job.path = mount_path(&self->mount, "data");
-	job.data = self->fs.data[NODE_DATA];
-	EXPECT_EQ(0, client_call(call, &job));
-	job.path = mount_path(&self->mount, "opted_in");
-	job.data = self->fs.data[NODE_OPTED_IN];
-	EXPECT_EQ(0, client_call(call, &job));
+	both.plain.open_flags = open_flags;
+	both.opted_in.open_flags = open_flags;
+	EXPECT_EQ(0, client_call(call_for_both, &both));
 	check_transfers(_metadata, &self->fs, variant->mode);
 }
 
@@ -402,25 +446,25 @@ TEST_F(io, writes_through_a_mapping_arrive)
 	for_both_files(_metadata, self, variant, write_mapped, 0);
 }
 
-static long read_past_the_end(void *arg)
+static long read_past_the_end(const struct job *job)
 {
-	const struct job *job = arg;
-	char *buffer = aligned_buffer(MIB);
+	const __u64 size = job->file_size;
+	char *buffer = aligned_buffer(job->max_payload);
 	int fd = open(job->path, O_RDONLY | job->open_flags);
 	ssize_t len, at;
 
-	if (fd < 0)
+	if (fd < 0 || !buffer)
 		return -errno;
-	memset(buffer, 0xee, MIB);
-	len = pread(fd, buffer, MIB, FILE_SIZE - 4096);
+	memset(buffer, 0xee, job->max_payload);
+	len = pread(fd, buffer, job->max_payload, size - 4096);
 	if (len != 4096) {
 		complain("a read across the end of the file returned %zd", len);
 		return 1;
 	}
-	at = pattern_differs(buffer, 4096, FILE_SIZE - 4096);
+	at = pattern_differs(buffer, 4096, size - 4096);
 	if (at >= 0)
-		return report_difference("read", len, FILE_SIZE - 4096, at);
-	len = pread(fd, buffer, MIB, FILE_SIZE);
+		return report_difference("read", len, size - 4096, at);
+	len = pread(fd, buffer, job->max_payload, size);
 	if (len) {
 		complain("a read at the end of the file returned %zd", len);
 		return 1;
@@ -595,14 +639,16 @@ TEST_F(io, errors_of_the_server_reach_the_client)
 	EXPECT_EQ(0, client_call(provoke_errors, &self->mount));
 }
 
+static long write_plain_file(void *arg)
+{
+	return write_all_sizes(arg);
+}
+
 TEST_F(io, nothing_but_forgets_travels_over_the_device)
 {
-	struct job job = {
-		.path = mount_path(&self->mount, "data"),
-		.data = self->fs.data[NODE_DATA],
-	};
+	struct job job = job_for(self, NODE_DATA, "data");
 
-	EXPECT_EQ(0, client_call(write_all_sizes, &job));
+	EXPECT_EQ(0, client_call(write_plain_file, &job));
 	EXPECT_EQ(0, self->mount.device_requests);
 }
 
