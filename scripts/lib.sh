@@ -58,10 +58,14 @@ free_space()
 		die "only $have GiB free in $1, $2 are needed: free some or use another disk"
 }
 
-# wait_for_room MOST: until fewer than so many jobs of this shell run
+# wait_for_room MOST [PID...]: until fewer than so many jobs of this shell run,
+# not counting those
 wait_for_room()
 {
-	while [ "$(jobs -rp | wc -l)" -ge "$1" ]; do
+	local most=$1
+
+	shift
+	while [ "$(jobs -rp | grep -cvxF "$(printf '%s\n' "$@")")" -ge "$most" ]; do
 		wait -n || :
 	done
 }
