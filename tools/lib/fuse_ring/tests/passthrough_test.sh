@@ -452,7 +452,7 @@ many_at_once()
 
 	for who in a b c d; do
 		(
-			for i in {1..50}; do
+			for i in {1..20}; do
 				echo "$who" >"$who$i"
 				mv "$who$i" "moved-$who$i"
 				ln "moved-$who$i" "linked-$who$i"
