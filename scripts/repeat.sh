@@ -8,7 +8,8 @@
 #   ENGINE, DEBUG     the kernel, see kernel.sh
 #
 # A line for each run is in build/reports/repeat-KERNEL/log, and what one that
-# did not pass left in run-N beside it. User Mode Linux runs on each processor.
+# did not pass left in run-N beside it. As many run as there are processors: User
+# Mode Linux uses no more than one, and qemu seldom does.
 
 . "$(dirname "$0")/lib.sh" || exit 1
 
@@ -19,7 +20,7 @@ image=$("$TOP/scripts/kernel.sh")
 "$TOP/scripts/selftests.sh" all
 case $engine in
 uml)	runs=${RUNS:-200} lanes=$JOBS place=on_free_cpu limit=900 ;;
-*)	runs=${RUNS:-20} lanes=1 place="env" limit=3000 ;;
+*)	runs=${RUNS:-20} lanes=$JOBS place="env" limit=3000 ;;
 esac
 # Where kernel.sh builds it is what kernel it is.
 name=${image#"$BUILD"/}
