@@ -454,12 +454,14 @@ library_under_load()
 	SECONDS_PER_MODE=3 KILLS=10 library stress
 }
 
-# Without privileges all works but zero-copy, for which they are needed.
+# unprivileged REPORT [OPTION...]: without privileges all works but zero-copy,
+# for which they are needed.
 unprivileged()
 {
-	local ktap=$REPORTS/uml-unprivileged/ktap.log mode
+	local report=$REPORTS/$1 ktap=$REPORTS/$1/ktap.log mode
 
-	vm uml 0 0 -u nobody -r "$REPORTS/uml-unprivileged"
+	shift
+	vm uml 0 0 -u nobody -r "$report" "$@"
 	for mode in legacy bufring pinned; do
 		grep -qE "^# ok [0-9]+ io\.$mode\.[a-z_0-9]+\$" "$ktap" || {
 			echo "no test of mode $mode passed"
@@ -470,7 +472,13 @@ unprivileged()
 		echo "tests of what needs root passed"
 		return 1
 	fi
-	tail -n 1 "$REPORTS/uml-unprivileged/summary"
+	tail -n 1 "$report/summary"
+}
+
+# Where they cannot have a user namespace either, to be root of
+without_namespaces()
+{
+	unprivileged uml-fusermount -p sysctl.user.max_user_namespaces=0
 }
 
 # A kernel without the series: what it can do passes, what the series adds is
@@ -524,7 +532,8 @@ beside "library under load in UML"		library_under_load
 beside "32-bit selftests in qemu"		compat
 beside "selftests in UML, debug kernel"		vm uml 1 0
 beside "selftests in UML"			vm uml 0 0
-beside "selftests as an unprivileged user"	unprivileged
+beside "selftests as an unprivileged user"	unprivileged uml-unprivileged
+beside "selftests over fusermount3"		without_namespaces
 beside "selftests installed, by kselftest's scripts"	kselftest_conventions
 beside "selftests on unpatched $KVER"		unpatched
 wait

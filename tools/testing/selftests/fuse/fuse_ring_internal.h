@@ -14,8 +14,11 @@
 int complain_errno(const char *what);
 /* Length, or a negative errno */
 ssize_t read_text(const char *path, char *text, size_t size);
-/* Mounts that nobody else sees, in a user namespace if that takes one */
-int enter_private_mounts(void);
+/*
+ * Mounts that nobody else sees, in a user namespace if that takes one; if there
+ * may be none, those of fusermount3
+ */
+int prepare_mounts(void);
 /* Notes what has_privilege() is to say from now on. */
 void note_privileges(void);
 bool may_mount(void);

@@ -6,12 +6,17 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
+#include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -26,7 +31,7 @@ static int enter_user_namespace(void)
 	snprintf(uid_map, sizeof(uid_map), "0 %u 1", geteuid());
 	snprintf(gid_map, sizeof(gid_map), "0 %u 1", getegid());
 	if (unshare(CLONE_NEWUSER))
-		return complain_errno("unshare(CLONE_NEWUSER)");
+		return -errno;
 	err = write_text("/proc/self/uid_map", uid_map);
 	if (!err)
 		err = write_text("/proc/self/setgroups", "deny");
@@ -38,14 +43,10 @@ static int enter_user_namespace(void)
 	return err;
 }
 
-int enter_private_mounts(void)
+static int enter_private_mounts(void)
 {
-	static bool entered;
 	int err;
 
-	if (entered)
-		return 0;
-	note_privileges();
 	if (!may_mount()) {
 		err = enter_user_namespace();
 		if (err)
@@ -57,8 +58,63 @@ int enter_private_mounts(void)
 		return complain_errno("making mounts private");
 	if (mount("fuse_ring_test", "/tmp", "tmpfs", 0, NULL))
 		return complain_errno("mounting a tmpfs on /tmp");
-	entered = true;
 	return 0;
+}
+
+/* In a child: a namespace that is of no use cannot be left again. */
+static int try_private_mounts(void)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (pid < 0)
+		return complain_errno("fork");
+	if (!pid)
+		_exit(-enter_private_mounts());
+	if (waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
+		return -ECHILD;
+	return -WEXITSTATUS(status);
+}
+
+/* Runs fusermount3, the way for users who may not mount. */
+static int run_fusermount(char *const argv[])
+{
+	posix_spawn_file_actions_t actions;
+	int err, status;
+	pid_t pid;
+
+	posix_spawn_file_actions_init(&actions);
+	/* Nothing but the tests' own lines go there. */
+	posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null",
+					 O_WRONLY, 0);
+	err = posix_spawnp(&pid, argv[0], &actions, NULL, argv, environ);
+	posix_spawn_file_actions_destroy(&actions);
+	if (err)
+		return -err;
+	if (waitpid(pid, &status, 0) != pid)
+		return -errno;
+	return WIFEXITED(status) && !WEXITSTATUS(status) ? 0 : -EIO;
+}
+
+static bool mounts_by_fusermount;
+
+int prepare_mounts(void)
+{
+	static char *const version[] = { "fusermount3", "--version", NULL };
+	static bool prepared;
+	int err = 0;
+
+	if (prepared)
+		return 0;
+	note_privileges();
+	if (!may_mount())
+		err = try_private_mounts();
+	if (!err)
+		err = enter_private_mounts();
+	else if (!run_fusermount(version))
+		mounts_by_fusermount = true;
+	prepared = !err || mounts_by_fusermount;
+	return prepared ? 0 : err;
 }
 
 int wait_readable(int fd, const char *what)
@@ -374,24 +430,153 @@ static int with_uring_enabled(struct fuse_mount *mount,
 	return err;
 }
 
-static int mount_and_init(struct fuse_mount *mount_,
-			  const struct mount_options *options)
+/* The device, as fusermount3 sends it: a byte, and the descriptor beside it */
+static int receive_device(int socket)
+{
+	char byte, control[CMSG_SPACE(sizeof(int))];
+	struct iovec iov = { .iov_base = &byte, .iov_len = 1 };
+	struct msghdr message = {
+		.msg_iov = &iov, .msg_iovlen = 1,
+		.msg_control = control, .msg_controllen = sizeof(control),
+	};
+	struct cmsghdr *header;
+	int fd;
+
+	if (recvmsg(socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) < 0)
+		return complain_errno("the answer of fusermount3");
+	header = CMSG_FIRSTHDR(&message);
+	if (!header || header->cmsg_type != SCM_RIGHTS) {
+		complain("fusermount3 sent no descriptor");
+		return -EPROTO;
+	}
+	memcpy(&fd, CMSG_DATA(header), sizeof(fd));
+	if (fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK)) {
+		close(fd);
+		return complain_errno("fcntl(F_SETFL)");
+	}
+	return fd;
+}
+
+static int unmount_by_fusermount(struct fuse_mount *mount)
+{
+	char *const argv[] = {
+		"fusermount3", "-u", "-z", "-q", "--", mount->dir, NULL,
+	};
+
+	return run_fusermount(argv);
+}
+
+/*
+ * Whatever ends this process, another one unmounts then. auto_unmount would be
+ * that, but with libfuse 3.14 it needs allow_other.
+ */
+static int start_guard(struct fuse_mount *mount)
+{
+	int ends[2];
+	char byte;
+
+	if (pipe2(ends, O_CLOEXEC))
+		return complain_errno("pipe2");
+	mount->guard = fork();
+	if (mount->guard < 0)
+		return complain_errno("fork");
+	if (!mount->guard) {
+		setsid();
+		dup2(ends[0], STDIN_FILENO);
+		syscall(__NR_close_range, STDERR_FILENO + 1, ~0U, 0);
+		while (read(STDIN_FILENO, &byte, 1) < 0 && errno == EINTR)
+			;
+		unmount_by_fusermount(mount);
+		_exit(rmdir(mount->dir));
+	}
+	close(ends[0]);
+	mount->guard_fd = ends[1];
+	return 0;
+}
+
+static void end_guard(struct fuse_mount *mount)
+{
+	if (mount->guard <= 0)
+		return;
+	kill(mount->guard, SIGKILL);
+	waitpid(mount->guard, NULL, 0);
+	mount->guard = 0;
+	close(mount->guard_fd);
+	if (rmdir(mount->dir))
+		complain_errno(mount->dir);
+}
+
+static int mount_by_fusermount(struct fuse_mount *mount)
+{
+	char *const argv[] = {
+		"fusermount3", "-o", "nosuid,nodev", "--", mount->dir, NULL,
+	};
+	int sockets[2], err;
+	char number[16];
+
+	err = start_guard(mount);
+	if (err)
+		return err;
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, sockets))
+		return complain_errno("socketpair");
+	fcntl(sockets[0], F_SETFD, FD_CLOEXEC);
+	snprintf(number, sizeof(number), "%d", sockets[1]);
+	setenv("_FUSE_COMMFD", number, 1);
+	err = run_fusermount(argv);
+	unsetenv("_FUSE_COMMFD");
+	if (!err) {
+		mount->dev_fd = receive_device(sockets[0]);
+		err = mount->dev_fd < 0 ? mount->dev_fd : 0;
+	}
+	close(sockets[0]);
+	close(sockets[1]);
+	return err;
+}
+
+static int mount_privately(struct fuse_mount *mount_)
 {
 	char data[128];
 
+	mount_->dev_fd = open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	if (mount_->dev_fd < 0)
+		return complain_errno("/dev/fuse");
 	snprintf(data, sizeof(data),
 		 "fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other",
 		 mount_->dev_fd);
 	if (mount("fuse_ring_test", mount_->dir, "fuse", MS_NOSUID | MS_NODEV,
 		  data))
 		return complain_errno("mount");
-	return answer_init(mount_, options);
+	return 0;
+}
+
+static int mount_and_init(struct fuse_mount *mount,
+			  const struct mount_options *options)
+{
+	int err = mounts_by_fusermount ? mount_by_fusermount(mount) :
+					 mount_privately(mount);
+
+	return err ?: answer_init(mount, options);
+}
+
+/* A directory of nobody else, in a /tmp that may be everybody's */
+static int make_mount_point(struct fuse_mount *mount)
+{
+	static unsigned int nr_mounts;
+
+	if (mounts_by_fusermount) {
+		snprintf(mount->dir, sizeof(mount->dir),
+			 "/tmp/fuse_ring_test-XXXXXX");
+		return mkdtemp(mount->dir) ? 0 : complain_errno(mount->dir);
+	}
+	snprintf(mount->dir, sizeof(mount->dir), "/tmp/mount-%u", nr_mounts++);
+	if (mkdir(mount->dir, 0755) && errno != EEXIST)
+		return complain_errno(mount->dir);
+	return 0;
 }
 
 int mount_open(struct fuse_mount *mount, const struct mount_options *options)
 {
 	static const struct mount_options defaults;
-	static unsigned int nr_mounts;
 	int err;
 
 	if (!options)
@@ -401,20 +586,16 @@ int mount_open(struct fuse_mount *mount, const struct mount_options *options)
 	mount->stop_fd = -1;
 	mount->ring_fd = -1;
 
-	err = enter_private_mounts();
+	err = prepare_mounts();
+	if (!err)
+		err = make_mount_point(mount);
 	if (err)
 		return err;
-	snprintf(mount->dir, sizeof(mount->dir), "/tmp/mount-%u", nr_mounts++);
-	if (mkdir(mount->dir, 0755) && errno != EEXIST)
-		return complain_errno(mount->dir);
 
 	mount->stop_fd = eventfd(0, EFD_CLOEXEC);
 	mount->ring_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (mount->stop_fd < 0 || mount->ring_fd < 0)
 		return complain_errno("eventfd");
-	mount->dev_fd = open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK);
-	if (mount->dev_fd < 0)
-		return complain_errno("/dev/fuse");
 	err = with_uring_enabled(mount, options, mount_and_init);
 	if (!err)
 		err = find_connection(mount);
@@ -475,6 +656,8 @@ int mount_set_readahead(struct fuse_mount *mount, unsigned int kib)
 
 int mount_detach(struct fuse_mount *mount)
 {
+	if (mounts_by_fusermount)
+		return unmount_by_fusermount(mount);
 	return umount2(mount->dir, MNT_DETACH) ? -errno : 0;
 }
 
@@ -507,6 +690,7 @@ void mount_close(struct fuse_mount *mount)
 	mount->stop_fd = -1;
 	mount->ring_fd = -1;
 	mount_detach(mount);
+	end_guard(mount);
 	free(mount->queues);
 	mount->queues = NULL;
 }

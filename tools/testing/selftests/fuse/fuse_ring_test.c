@@ -138,10 +138,10 @@ const char *ring_tests_impossible(void)
 	char value[16];
 	int fd, err;
 
-	err = enter_private_mounts();
+	err = prepare_mounts();
 	if (err && !has_privilege(CAP_SYS_ADMIN)) {
 		snprintf(reason, sizeof(reason),
-			 "mounting needs CAP_SYS_ADMIN or a user namespace: %s",
+			 "mounting needs CAP_SYS_ADMIN, a user namespace (%s) or fusermount3",
 			 strerror(-err));
 		return reason;
 	}

@@ -5,7 +5,8 @@
  * tools/lib/fuse_ring.
  *
  * Everything a test sets up lives in its own process and mount namespace, so
- * that an exit, wanted or not, takes the mount and the connection with it.
+ * that an exit, wanted or not, takes the mount and the connection with it. The
+ * same goes for what fusermount3 mounts where there can be no such namespace.
  *
  * Functions return 0 or a negative errno, unless they say otherwise. Where
  * the machinery itself breaks they also print one line that says how; tests
@@ -131,6 +132,9 @@ struct mount_options {
 struct fuse_mount {
 	char dir[64];
 	int dev_fd;
+	/* who unmounts what fusermount3 mounted when the descriptor is closed */
+	pid_t guard;
+	int guard_fd;
 	int abort_fd;
 	unsigned int connection;
 	__u64 init_flags;	/* what the kernel offered */
@@ -181,7 +185,8 @@ int write_text(const char *path, const char *text);
  *
  * Any ring at all. A module parameter that is off is no reason if it can be
  * set: mount_open() does so for as long as INIT takes. A process that may not
- * mount has a user namespace of its own afterwards, where it may.
+ * mount has a user namespace of its own afterwards, where it may, or mounts
+ * through fusermount3.
  */
 const char *ring_tests_impossible(void);
 /* Queues with these REGISTER flags */
