@@ -415,7 +415,10 @@ static void *race(void *arg)
 	return NULL;
 }
 
-/* Pinned KiB while both entries, or the winner's, are there */
+/*
+ * Pinned KiB while both entries, or the winner's, are there; -1 if what an
+ * earlier queue had pinned does not go
+ */
 static long run_race(struct fuse_mount *mount, struct racer racers[2],
 		     const __u64 flags[2])
 {
@@ -423,6 +426,8 @@ static long run_race(struct fuse_mount *mount, struct racer racers[2],
 	unsigned int n;
 	long pinned;
 
+	if (wait_until_pinned_is(0))
+		return -1;
 	pthread_barrier_init(&barrier, NULL, 3);
 	for (n = 0; n < 2; n++) {
 		racers[n] = (struct racer) {
