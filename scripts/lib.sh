@@ -62,10 +62,11 @@ free_space()
 # not counting those
 wait_for_room()
 {
-	local most=$1
+	local most=$1 others
 
 	shift
-	while [ "$(jobs -rp | grep -cvxF "$(printf '%s\n' "$@")")" -ge "$most" ]; do
+	others=$(printf '%s|' "$@")
+	while [ "$(jobs -rp | grep -cvxE "${others%|}")" -ge "$most" ]; do
 		wait -n || :
 	done
 }
