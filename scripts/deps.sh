@@ -20,7 +20,7 @@ check_packages="qemu-system-x86 sparse shellcheck python3-ply python3-git
 bench_packages="e2fsprogs"
 # File systems to run on the library. sshfs also wants an sshd, but installing
 # openssh-server would start one for everybody.
-library_packages="sshfs squashfuse squashfs-tools fuse-overlayfs fuse2fs"
+library_packages="sshfs squashfuse squashfs-tools fuse-overlayfs fuse2fs e2fsprogs"
 
 # 32-bit programs, where the machine is of the kind that can run them
 [ "$(uname -m)" != x86_64 ] || check_packages="$check_packages gcc-multilib"
