@@ -7,6 +7,7 @@
  */
 #include <dirent.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -106,6 +107,7 @@ FIXTURE_TEARDOWN(stress)
 }
 
 struct worker {
+	pthread_barrier_t *all_opened;
 	struct fuse_mount *mount;
 	struct test_fs *fs;
 	unsigned int operations;
@@ -291,6 +293,12 @@ static long work(void *arg)
 	unsigned int n, file;
 	int err = open_files(worker);
 
+	/*
+	 * An open drops the file's cache. A page that a write(2) of another
+	 * client has filled, but not sent yet, would then be read from the
+	 * server as it was before.
+	 */
+	pthread_barrier_wait(worker->all_opened);
 	for (n = 0; n < worker->operations && !err; n++) {
 		err = do_something(worker);
 		if (err)
@@ -312,9 +320,18 @@ TEST_F_TIMEOUT(stress, everything_at_once_does_no_harm, SLOW_TEST_S)
 {
 	struct worker worker[NR_CLIENTS] = {};
 	struct client client[NR_CLIENTS];
+	pthread_barrierattr_t shared;
+	pthread_barrier_t *barrier;
 	unsigned int n;
 
+	barrier = mmap(NULL, sizeof(*barrier), PROT_READ | PROT_WRITE,
+		       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, barrier);
+	pthread_barrierattr_init(&shared);
+	pthread_barrierattr_setpshared(&shared, PTHREAD_PROCESS_SHARED);
+	ASSERT_EQ(0, pthread_barrier_init(barrier, &shared, NR_CLIENTS));
 	for (n = 0; n < NR_CLIENTS; n++) {
+		worker[n].all_opened = barrier;
 		worker[n].mount = &self->mount;
 		worker[n].fs = &self->fs;
 		worker[n].operations = self->operations;
