@@ -17,9 +17,6 @@ for arg in "${@:2}"; do
 	esac
 done
 more=()
-# For the virtual machines: a process with few mappings is cheap to make, and the
-# tests make thousands.
-[ "$1" != all ] || more=(LDFLAGS=-static)
 if [ "$cross32" = 1 ]; then
 	more=(CROSS32=1 "LDFLAGS=$("$TOP/scripts/liburing32.sh")")
 	out=${out:-$BUILD/selftests-32}
@@ -46,8 +43,10 @@ if [ "$stamp" != "$(cat "$out/headers-of" 2>/dev/null)" ]; then
 fi
 
 if [ "$1" = all ]; then
+	# Static, unless other flags follow: a process with few mappings is cheap
+	# to make, and the tests make thousands.
 	smake -C "$LINUX/tools/testing/selftests" TARGETS=fuse FORCE_TARGETS=1 all \
-		"${@:2}" "${more[@]}" \
+		LDFLAGS=-static "${@:2}" "${more[@]}" \
 		>"$log" 2>&1 || {
 		grep -m12 -A3 -E '(error|warning): |\*\*\* ' "$log" >&2 || tail -n 12 "$log" >&2
 		die "the selftests do not build: see ${log#"$TOP"/}"
