@@ -202,19 +202,19 @@ struct job {
 	int open_flags;
 };
 
-/* The largest request holds @max_payload bytes: the last ones split. */
+/* These, and the three around the largest payload, of which the last one splits */
+static const size_t sizes[] = {
+	1, 512, 513, 4095, 4096, 4097, 65536, 65537, 128 * KIB,
+};
+
+#define NR_SIZES (ARRAY_SIZE(sizes) + 3)
+
 static size_t size_of(unsigned int n, const struct job *job)
 {
-	static const size_t sizes[] = {
-		1, 512, 513, 4095, 4096, 4097, 65536, 65537, 128 * KIB,
-	};
-
 	if (n < ARRAY_SIZE(sizes))
 		return sizes[n];
 	return job->max_payload - 1 + n - ARRAY_SIZE(sizes);
 }
-
-#define NR_SIZES 12
 
 static void *aligned_buffer(size_t size)
 {
