@@ -36,10 +36,14 @@ static int open_mount(FIXTURE_DATA(flags) * self)
 	return err;
 }
 
+/* What the queues of the one before had pinned goes a moment later. */
 static int reopen_mount(FIXTURE_DATA(flags) * self)
 {
+	int err;
+
 	mount_close(&self->mount);
-	return open_mount(self);
+	err = wait_until_pinned_is(0);
+	return err ?: open_mount(self);
 }
 
 FIXTURE_SETUP(flags)
@@ -415,10 +419,7 @@ static void *race(void *arg)
 	return NULL;
 }
 
-/*
- * Pinned KiB while both entries, or the winner's, are there; -1 if what an
- * earlier queue had pinned does not go
- */
+/* Pinned KiB while both entries, or the winner's, are there */
 static long run_race(struct fuse_mount *mount, struct racer racers[2],
 		     const __u64 flags[2])
 {
@@ -426,8 +427,6 @@ static long run_race(struct fuse_mount *mount, struct racer racers[2],
 	unsigned int n;
 	long pinned;
 
-	if (wait_until_pinned_is(0))
-		return -1;
 	pthread_barrier_init(&barrier, NULL, 3);
 	for (n = 0; n < 2; n++) {
 		racers[n] = (struct racer) {
