@@ -724,7 +724,7 @@ static void use_with_few_buffers(struct __test_metadata *_metadata,
 	struct client client[4];
 	unsigned int n;
 
-	pattern_fill(self->fs.data[NODE_DATA], FILE_SIZE, 0);
+	ASSERT_EQ(0, test_fs_fill(&self->fs, NODE_DATA));
 	mount_set_readahead(&self->mount, FILE_SIZE / KIB);
 	ASSERT_EQ(0, test_fs_serve(&self->fs, &self->mount, mode, RING_FLAGS));
 	for (n = 0; n < 4; n++)

@@ -218,12 +218,10 @@ static size_t size_of(unsigned int n, const struct job *job)
 
 static void *aligned_buffer(size_t size)
 {
-	void *buffer;
+	void *buffer = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 
-	if (posix_memalign(&buffer, 4096, size))
-		return NULL;
-	memset(buffer, 0, size);
-	return buffer;
+	return buffer == MAP_FAILED ? NULL : buffer;
 }
 
 static int report_difference(const char *what, size_t size, __u64 offset,
@@ -341,10 +339,9 @@ static long write_mapped(const struct job *job)
 	return close(fd);
 }
 
-static void fill_files(struct test_fs *fs)
+static int fill_files(struct test_fs *fs)
 {
-	pattern_fill(fs->data[NODE_DATA], fs->file_size, 0);
-	pattern_fill(fs->data[NODE_OPTED_IN], fs->file_size, 0);
+	return test_fs_fill(fs, NODE_DATA) ?: test_fs_fill(fs, NODE_OPTED_IN);
 }
 
 /* READ and WRITE are zero-copied as registered, and only those. */
@@ -415,19 +412,19 @@ static void for_both_files(struct __test_metadata *_metadata,
 
 TEST_F(io, reads_what_the_file_holds)
 {
-	fill_files(&self->fs);
+	ASSERT_EQ(0, fill_files(&self->fs));
 	for_both_files(_metadata, self, variant, read_all_sizes, 0);
 }
 
 TEST_F(io, reads_directly_what_the_file_holds)
 {
-	fill_files(&self->fs);
+	ASSERT_EQ(0, fill_files(&self->fs));
 	for_both_files(_metadata, self, variant, read_all_sizes, O_DIRECT);
 }
 
 TEST_F(io, reads_through_a_mapping)
 {
-	fill_files(&self->fs);
+	ASSERT_EQ(0, fill_files(&self->fs));
 	for_both_files(_metadata, self, variant, read_mapped, 0);
 }
 
@@ -474,7 +471,7 @@ static long read_past_the_end(const struct job *job)
 
 TEST_F(io, reads_end_where_the_file_ends)
 {
-	fill_files(&self->fs);
+	ASSERT_EQ(0, fill_files(&self->fs));
 	for_both_files(_metadata, self, variant, read_past_the_end, 0);
 	for_both_files(_metadata, self, variant, read_past_the_end, O_DIRECT);
 }
@@ -609,7 +606,7 @@ static long copy_range(void *arg)
 
 TEST_F(io, copies_a_file_range_on_the_server)
 {
-	fill_files(&self->fs);
+	ASSERT_EQ(0, fill_files(&self->fs));
 	EXPECT_EQ(70000, client_call(copy_range, &self->mount));
 	EXPECT_EQ(1, self->fs.calls[FUSE_COPY_FILE_RANGE]);
 	EXPECT_EQ(-1, pattern_differs(self->fs.data[NODE_OPTED_IN] + 5000,

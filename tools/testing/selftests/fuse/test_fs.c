@@ -27,66 +27,57 @@ static const char * const node_names[NR_NODES] = {
 	[NODE_DIR] = "dir",
 };
 
-static const unsigned char *pattern(void)
+static unsigned char pattern[PATTERN_PERIOD];
+
+/* Before main(), so that the tests' many processes do not each do it. */
+static void __attribute__((constructor)) make_pattern(void)
 {
-	static unsigned char bytes[PATTERN_PERIOD];
-	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-	static bool ready;
 	__u32 state = 2463534242;
 	unsigned int n;
 
-	pthread_mutex_lock(&lock);
-	for (n = 0; !ready && n < PATTERN_PERIOD; n++) {
+	for (n = 0; n < PATTERN_PERIOD; n++) {
 		state ^= state << 13;
 		state ^= state >> 17;
 		state ^= state << 5;
 		/* Never 0: a lost byte usually is. */
-		bytes[n] = state % 255 + 1;
+		pattern[n] = state % 255 + 1;
 	}
-	ready = true;
-	pthread_mutex_unlock(&lock);
-	return bytes;
+}
+
+/* The bytes from @position on that come in one piece, up to @len */
+static const unsigned char *pattern_piece(__u64 position, size_t len, size_t *piece)
+{
+	size_t at = position % PATTERN_PERIOD;
+
+	*piece = PATTERN_PERIOD - at;
+	if (*piece > len)
+		*piece = len;
+	return pattern + at;
 }
 
 void pattern_fill(void *buffer, size_t len, __u64 position)
 {
-	const unsigned char *bytes = pattern();
-	size_t at = position % PATTERN_PERIOD;
-	char *to = buffer;
+	const unsigned char *bytes;
+	size_t done, piece;
 
-	while (len) {
-		size_t part = PATTERN_PERIOD - at;
-
-		if (part > len)
-			part = len;
-		memcpy(to, bytes + at, part);
-		to += part;
-		len -= part;
-		at = 0;
+	for (done = 0; done < len; done += piece) {
+		bytes = pattern_piece(position + done, len - done, &piece);
+		memcpy((char *)buffer + done, bytes, piece);
 	}
 }
 
 ssize_t pattern_differs(const void *buffer, size_t len, __u64 position)
 {
-	const unsigned char *bytes = pattern();
-	const unsigned char *from = buffer;
-	size_t at = position % PATTERN_PERIOD;
-	size_t done = 0;
+	const unsigned char *bytes, *from = buffer;
+	size_t done, piece;
 
-	while (done < len) {
-		size_t part = PATTERN_PERIOD - at;
-
-		if (part > len - done)
-			part = len - done;
-		if (memcmp(from + done, bytes + at, part)) {
-			while (from[done] == bytes[at]) {
-				done++;
-				at++;
-			}
-			return done;
-		}
-		done += part;
-		at = 0;
+	for (done = 0; done < len; done += piece) {
+		bytes = pattern_piece(position + done, len - done, &piece);
+		if (!memcmp(from + done, bytes, piece))
+			continue;
+		while (from[done] == *bytes++)
+			done++;
+		return done;
 	}
 	return -1;
 }
@@ -134,6 +125,23 @@ void test_fs_close(struct test_fs *fs)
 		free(fs->xattr[n].value);
 	if (fs->started_fd >= 0)
 		close(fs->started_fd);
+}
+
+int test_fs_fill(struct test_fs *fs, unsigned int node)
+{
+	const unsigned char *bytes;
+	size_t done, piece;
+
+	/* Written, as each page that is first touched in a mapping is a fault. */
+	for (done = 0; done < fs->file_size; done += piece) {
+		bytes = pattern_piece(done, fs->file_size - done, &piece);
+		if (pwrite(fs->data_fd[node], bytes, piece, done) != (ssize_t)piece) {
+			complain("filling %s: %s", node_names[node],
+				 strerror(errno));
+			return -errno ?: -EIO;
+		}
+	}
+	return 0;
 }
 
 void test_fs_link_target(char target[LINK_LENGTH + 1])

@@ -63,6 +63,8 @@ int test_fs_mount(struct test_fs *fs, struct fuse_mount *mount,
 
 int test_fs_open(struct test_fs *fs, size_t file_size);
 void test_fs_close(struct test_fs *fs);
+/* Fills a file with the pattern from its first byte on. */
+int test_fs_fill(struct test_fs *fs, unsigned int node);
 /* An answer callback for struct fuse_mount, fs being a struct test_fs */
 int test_fs_answer(void *fs, struct fuse_call *call);
 void test_fs_link_target(char target[LINK_LENGTH + 1]);

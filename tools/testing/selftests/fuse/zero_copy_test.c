@@ -249,7 +249,7 @@ TEST_F(zero_copy, a_transfer_may_come_in_pieces)
 	struct ring_request request;
 	struct client client;
 
-	pattern_fill(self->fs.data[NODE_DATA], FILE_SIZE, 0);
+	ASSERT_EQ(0, test_fs_fill(&self->fs, NODE_DATA));
 	HOLD_READ();
 	ASSERT_EQ(5000, request_transfer_at(&request, 7288, fd, 7288, 5000));
 	ASSERT_EQ(7288, request_transfer_at(&request, 0, fd, 0, 7288));
@@ -335,7 +335,7 @@ TEST_F(zero_copy, the_next_request_of_the_slot_has_its_own_pages)
 	struct client client;
 	unsigned int round;
 
-	pattern_fill(self->fs.data[NODE_DATA], FILE_SIZE, 0);
+	ASSERT_EQ(0, test_fs_fill(&self->fs, NODE_DATA));
 	HOLD_READ();
 	for (round = 0; round < 20; round++) {
 		off_t offset = round * 4096;
@@ -675,7 +675,7 @@ TEST_F(zero_copy, direct_io_of_the_kernel_is_copied)
 
 	if (access(LOOP_CONTROL, R_OK | W_OK))
 		SKIP(return, "no loop devices (" LOOP_CONTROL ")");
-	pattern_fill(data, FILE_SIZE, 0);
+	ASSERT_EQ(0, test_fs_fill(&self->fs, NODE_DATA));
 	ASSERT_EQ(0, test_fs_serve(&self->fs, &self->mount, &zero_copy,
 				   RING_FLAGS));
 	ASSERT_EQ(0, client_call(use_loop, mount_path(&self->mount, "data")));
