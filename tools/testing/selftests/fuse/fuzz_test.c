@@ -31,7 +31,7 @@
 #define DEPTH 4
 #define NR_CLIENTS 3
 #define CLIENT_OPS 12		/* of each client on one mount */
-#define DEFAULT_OPS 180
+#define DEFAULT_OPS 108
 #define SLOW_TEST_S 170
 #define QUIET_MS 3		/* then a request that was held goes on */
 #define LOST_MS 50		/* then it is ended by an abort */
