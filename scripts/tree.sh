@@ -103,6 +103,21 @@ trailers()
 	sed -n '/^---$/q; /^diff --git /q; s/^New-file:[[:space:]]*//p' "$1"
 }
 
+# All that decides what one patch adds.
+inputs()
+{
+	local t f
+
+	cat "$TOP/patches/$1"
+	for t in $(trailers "$TOP/patches/$1"); do
+		for f in $(new_files "$t"); do
+			echo "$f"
+			[ ! -x "$TOP/$f" ] || echo "executable"
+			cat "$TOP/$f" 2>/dev/null || :
+		done
+	done
+}
+
 # A digest of all that decides what the series looks like.
 digest()
 {
@@ -110,65 +125,77 @@ digest()
 		kgit rev-parse base
 		cat "$TOP/scripts/tree.sh"
 		for p in $list; do
-			cat "$TOP/patches/$p"
-			for t in $(trailers "$TOP/patches/$p"); do
-				for f in $(new_files "$t"); do
-					echo "$f"
-					[ ! -x "$TOP/$f" ] || echo "executable"
-					cat "$TOP/$f" 2>/dev/null || :
-				done
-			done
+			inputs "$p"
 		done
 	} | sha256sum | cut -d' ' -f1
 }
 
-# Commits the series on top of base and prints the last commit.
+# commit_patch PARENT PATCH: prints a commit of it, made with the index at hand.
+commit_patch()
+{
+	local p=$2 tree t f mode
+
+	git mailinfo "$tmp/msg" "$tmp/diff" <"$TOP/patches/$p" >"$tmp/info" ||
+		die "patches/$p is not a patch in mail format"
+	if grep -q '^diff --git ' "$tmp/diff"; then
+		kgit apply --cached --whitespace=nowarn "$tmp/diff" 2>"$tmp/err" ||
+			die "patches/$p does not apply: $(sed -n 's/^error: //; 1p' "$tmp/err")"
+	fi
+	trailers "$TOP/patches/$p" >"$tmp/new"
+	while read -r t; do
+		new_files "$t"
+	done <"$tmp/new" >"$tmp/files"
+	while read -r f; do
+		[ -f "$TOP/$f" ] || die "patches/$p adds $f, which is not in the repository"
+		mode=100644
+		[ ! -x "$TOP/$f" ] || mode=100755
+		echo "$mode"
+	done <"$tmp/files" >"$tmp/modes"
+	sed "s|^|$TOP/|" "$tmp/files" | kgit hash-object -w --stdin-paths |
+		paste -d' ' "$tmp/modes" - | paste - "$tmp/files" |
+		kgit update-index --add --index-info
+	tree=$(kgit write-tree)
+	{
+		sed -n 's/^Subject: //p' "$tmp/info"
+		echo
+		# Trailing blank lines go, with the trailers that made them.
+		sed '/^New-file:/d' "$tmp/msg" | sed -e :a -e '/^\n*$/{$d;N;ba' -e '}'
+	} >"$tmp/commit"
+	GIT_AUTHOR_NAME=$(sed -n 's/^Author: //p' "$tmp/info")
+	GIT_AUTHOR_EMAIL=$(sed -n 's/^Email: //p' "$tmp/info")
+	GIT_AUTHOR_DATE=$(sed -n 's/^Date: //p' "$tmp/info")
+	export GIT_AUTHOR_NAME GIT_AUTHOR_EMAIL GIT_AUTHOR_DATE
+	export GIT_COMMITTER_NAME=$IDENT_NAME
+	export GIT_COMMITTER_EMAIL=$IDENT_MAIL
+	export GIT_COMMITTER_DATE=$GIT_AUTHOR_DATE
+	kgit commit-tree -p "$1" "$tree" <"$tmp/commit" ||
+		die "patches/$p: no usable From:, Date: or Subject: line"
+}
+
+# Commits the series on top of base and prints the last commit. What a patch came
+# to the last time stays as it is while nothing changed up to there.
 build_series()
 {
-	local parent tree p t f mode tmp
+	local known=$LINUX/.git/fuse-commits parent indexed='' key commit p tmp
 
 	tmp=$(mktemp -d)
 	# shellcheck disable=SC2064	# now, not later
 	trap "rm -rf '$tmp'" EXIT
 	export GIT_INDEX_FILE=$tmp/index
-	kgit read-tree base
 	parent=$(kgit rev-parse base)
 	for p in $list; do
-		git mailinfo "$tmp/msg" "$tmp/diff" <"$TOP/patches/$p" >"$tmp/info" ||
-			die "patches/$p is not a patch in mail format"
-		if grep -q '^diff --git ' "$tmp/diff"; then
-			kgit apply --cached --whitespace=nowarn "$tmp/diff" 2>"$tmp/err" ||
-				die "patches/$p does not apply: $(sed -n 's/^error: //; 1p' "$tmp/err")"
+		key=$({ cat "$TOP/scripts/tree.sh"; echo "$parent"; inputs "$p"; } |
+			sha256sum | cut -d' ' -f1)
+		commit=$(sed -n "s/^$key //p" "$known" 2>/dev/null || :)
+		if [ -z "$commit" ] || ! kgit cat-file -e "$commit" 2>/dev/null; then
+			[ "$indexed" = "$parent" ] || kgit read-tree "$parent"
+			commit=$(commit_patch "$parent" "$p")
+			indexed=$commit
 		fi
-		trailers "$TOP/patches/$p" >"$tmp/new"
-		while read -r t; do
-			new_files "$t"
-		done <"$tmp/new" >"$tmp/files"
-		while read -r f; do
-			[ -f "$TOP/$f" ] || die "patches/$p adds $f, which is not in the repository"
-			mode=100644
-			[ ! -x "$TOP/$f" ] || mode=100755
-			echo "$mode $(kgit hash-object -w "$TOP/$f")	$f"
-		done <"$tmp/files" >"$tmp/entries"
-		kgit update-index --add --index-info <"$tmp/entries"
-		tree=$(kgit write-tree)
-		{
-			sed -n 's/^Subject: //p' "$tmp/info"
-			echo
-			# Trailing blank lines go, with the trailers that made them.
-			sed '/^New-file:/d' "$tmp/msg" | sed -e :a -e '/^\n*$/{$d;N;ba' -e '}'
-		} >"$tmp/commit"
-		parent=$(
-			GIT_AUTHOR_NAME=$(sed -n 's/^Author: //p' "$tmp/info")
-			GIT_AUTHOR_EMAIL=$(sed -n 's/^Email: //p' "$tmp/info")
-			GIT_AUTHOR_DATE=$(sed -n 's/^Date: //p' "$tmp/info")
-			export GIT_AUTHOR_NAME GIT_AUTHOR_EMAIL GIT_AUTHOR_DATE
-			export GIT_COMMITTER_NAME=$IDENT_NAME
-			export GIT_COMMITTER_EMAIL=$IDENT_MAIL
-			export GIT_COMMITTER_DATE=$GIT_AUTHOR_DATE
-			kgit commit-tree -p "$parent" "$tree" <"$tmp/commit"
-		) || die "patches/$p: no usable From:, Date: or Subject: line"
+		echo "$key $commit" >>"$tmp/known"
+		parent=$commit
 	done
+	[ ! -f "$tmp/known" ] || mv "$tmp/known" "$known"
 	rm -rf "$tmp"
 	echo "$parent"
 }
