@@ -93,7 +93,7 @@ selftests: tree
 	$(Q)scripts/selftests.sh all
 
 run_tests: deps kernel selftests
-	$(Q)$(vmtest) -r build/reports/$(name)$(bits) -t $(limit) \
+	$(Q)$(vmtest) -j -r build/reports/$(name)$(bits) -t $(limit) \
 		$(if $(TEST),-T '$(TEST)') $(if $(ARGS),-a '$(ARGS)')
 
 shell: deps kernel

@@ -303,6 +303,12 @@ ok 1 selftests: fuse: a_test
 # selftests: fuse: io_test
 # 1..3
 END
+counts "so it is where another machine's programs follow" "1 passed, 1 failed, 0 skipped" <<'END'
+# selftests: fuse: io_test
+# 1..3
+# selftests: fuse: a_test
+ok 1 selftests: fuse: a_test
+END
 counts "a selection of nothing is no pass" "0 passed, 0 failed, 1 skipped" <<'END'
 # selftests: fuse: io_test
 # 1..0
@@ -359,5 +365,50 @@ END
 expect "skips are listed by reason" test "$(cat "$run/skips")" = '2 skipped: needs <this> & "that"
     io_test: io.zero_copy.reads
     io_test: io.zero_copy.writes'
+
+# Two machines, in whose place a script says what a guest would.
+mkdir -p "$box/tree/tools/testing/selftests"
+: >"$box/tree/tools/testing/selftests/lib.mk"
+cat >"$box/linux" <<'END'
+#!/bin/bash
+for parameter; do
+	case $parameter in
+	vmtest_report=*) report=${parameter#*=} ;;
+	esac
+done
+. "$report/guest.env"
+for t in $tests; do
+	printf '# selftests: fuse: %s\n# 1..1\n# ok 1 it.works\nok 1 selftests: fuse: %s\n' "$t" "$t"
+done
+case " $tests " in
+*" $DIES "*)	;;
+*)		echo 0 >"$report/verdict" ;;
+esac
+END
+chmod +x "$box/linux"
+
+# machines DIES [OPTION...]: the last line of a run whose machine with the
+# program DIES ends too early
+machines()
+{
+	DIES=$1 "$vmtest" -e uml -k "$box/linux" -S "$box/tree" -O "$box/tree" \
+		-r "$box/machines" "${@:2}" | tail -n 1
+}
+
+programs=$(grep -c '^TEST_GEN_PROGS [:+]= ' "$TOP/$SELFTESTS/Makefile")
+expect "two machines run each program once" \
+	test "$(machines none -j)" = "$programs passed, 0 failed, 0 skipped"
+expect "none is left out" test "$(grep -c '^# selftests: ' "$box/machines/ktap.log")" = \
+	"$(grep '^# selftests: ' "$box/machines/ktap.log" | sort -u | wc -l)"
+expect "a first machine that dies is a failure" \
+	test "$(machines fuzz_test -j)" = "$programs passed, 1 failed, 0 skipped"
+expect "so is a second one" \
+	test "$(machines io_test -j)" = "$programs passed, 1 failed, 0 skipped"
+expect "one program needs one machine" \
+	test "$(machines none -j -T io_test)" = "1 passed, 0 failed, 0 skipped"
+expect "a part of the programs is what it says" \
+	test "$(machines none -P 2 -T 'fuzz_test io_test')" = "1 passed, 0 failed, 0 skipped"
+refuse "a part without programs" "none of these programs" \
+	"$vmtest" -e uml -k "$box/linux" -S "$box/tree" -O "$box/tree" -P 2 -T fuzz_test
 
 exit $bad

@@ -403,6 +403,12 @@ vm()
 		-O "$BUILD/selftests" -r "$REPORTS/$name" -m 2G -t "$limit" "$@"
 }
 
+# Where most is noticed, most nonsense is tried.
+debug_in_uml()
+{
+	FUZZ_OPS=360 vm uml 1 0
+}
+
 # For what the kernel does twice a minute. Whoever sleeps needs no processor.
 slow_tests()
 {
@@ -422,14 +428,6 @@ kernels()
 	DEBUG=1 "$TOP/scripts/kernel.sh"
 	BASE=1 "$TOP/scripts/kernel.sh"
 	ENGINE=qemu DEBUG=1 "$TOP/scripts/kernel.sh"
-}
-
-# What takes half of the suite's time, in qemu, and all the others
-first_half="io_test teardown_test"
-second_half()
-{
-	sed -n 's/^TEST_GEN_PROGS [:+]= //p' "$fuse/Makefile" |
-		grep -vxE "${first_half// /|}" | tr '\n' ' '
 }
 
 # built COMMAND...: builds, one at a time. Most find that all is there.
@@ -524,13 +522,13 @@ run "selftests build with musl"			builds_with_musl
 # both: the suite in two halves, each in a machine of its own.
 aside "slow selftests in UML"			slow_tests
 beside "selftests in qemu, 2 CPUs, debug kernel: one half" \
-	vm qemu 1 0 -r "$REPORTS/qemu-debug-1" -T "$first_half"
+	vm qemu 1 0 -r "$REPORTS/qemu-debug-2" -P 2
 beside "library tests in UML"			library passthrough
 beside "selftests in qemu, 2 CPUs, debug kernel: the other half" \
-	vm qemu 1 0 -r "$REPORTS/qemu-debug-2" -T "$(second_half)"
+	vm qemu 1 0 -r "$REPORTS/qemu-debug-1" -P 1
 beside "library under load in UML"		library_under_load
 beside "32-bit selftests in qemu"		compat
-beside "selftests in UML, debug kernel"		vm uml 1 0
+beside "selftests in UML, debug kernel"		debug_in_uml
 beside "selftests in UML"			vm uml 0 0
 beside "selftests as an unprivileged user"	unprivileged uml-unprivileged
 beside "selftests over fusermount3"		without_namespaces

@@ -80,7 +80,14 @@ function test_name(first)
 		now = stamp + 0
 }
 
+function never_finished()
+{
+	fail(prog, "never finished", diagnostics, elapsed())
+}
+
 /^# selftests: / {
+	if (prog != "")
+		never_finished()
 	prog = $NF
 	inner = planned = bad = nothing = 0
 	diagnostics = ""
@@ -245,7 +252,7 @@ function write_skips(	r, i, some, list)
 
 END {
 	if (prog != "")
-		fail(prog, "never finished", diagnostics, elapsed())
+		never_finished()
 	if (!programs)
 		fail("run", "no test program reported a result", "", 0)
 	while (faults && (getline line <faults) > 0)

@@ -21,6 +21,8 @@ usage()
 	  -O DIR      where the selftests were built, make's O= (default: TREE)
 	  -r DIR      where logs and results go (default: a new one in /tmp)
 	  -T TESTS    only these test programs
+	  -j          share them out between two machines that run at once
+	  -P 1|2      only what the first or the second of these would run
 	  -a ARGS     arguments for them, as in -a '-t short_read'
 	  -c CMD      run this shell command in place of the selftests
 	  -u USER     run either as this user, a name or a number
@@ -91,8 +93,8 @@ case ${1:-} in
 esac
 
 engine='' icount='' image='' tree='' obj='' report='' tests='' args='' command='' user='' params=''
-memory=1G cpus=2 limit=600 shell=''
-while getopts e:k:S:O:r:T:a:c:u:p:m:n:t:ish opt; do
+memory=1G cpus=2 limit=600 shell='' machines=1 part=''
+while getopts e:k:S:O:r:T:P:a:c:u:p:m:n:t:ijsh opt; do
 	case $opt in
 	e)	engine=$OPTARG ;;
 	k)	image=$OPTARG ;;
@@ -100,6 +102,7 @@ while getopts e:k:S:O:r:T:a:c:u:p:m:n:t:ish opt; do
 	O)	obj=$OPTARG ;;
 	r)	report=$OPTARG ;;
 	T)	tests=$OPTARG ;;
+	P)	part=$OPTARG ;;
 	a)	args=$OPTARG ;;
 	c)	command=$OPTARG ;;
 	u)	user=$OPTARG ;;
@@ -108,6 +111,7 @@ while getopts e:k:S:O:r:T:a:c:u:p:m:n:t:ish opt; do
 	n)	cpus=$OPTARG ;;
 	t)	limit=$OPTARG ;;
 	i)	icount=1 ;;
+	j)	machines=2 ;;
 	s)	shell=1 ;;
 	h)	usage; exit 0 ;;
 	*)	usage >&2; exit 2 ;;
@@ -127,9 +131,35 @@ if [ -z "$engine" ]; then
 	engine=qemu
 	[ "${image##*/}" != linux ] || engine=uml
 fi
-rm -f "$report"/{ktap.log,ktap.times,kernel.log,verdict,kmemleak,engine.log} \
-	"$report"/{guest.env,faults,summary,junit.xml,skips}
-: >"$report/kernel.log"
+
+# Of all programs, or those of -T, part 2 is what takes longest, and part 1 all
+# others: in either engine they take about the same time.
+longest="io_test teardown_test"
+programs()
+{
+	local all=$tests t
+
+	[ -n "$all" ] ||
+		all=$(sed -n 's/^TEST_GEN_PROGS [:+]= //p' "$here/Makefile")
+	for t in $all; do
+		case $1:" $longest " in
+		2:*" $t "*)	printf '%s ' "$t" ;;
+		2:*)		;;
+		*" $t "*)	;;
+		*)		printf '%s ' "$t" ;;
+		esac
+	done
+}
+
+case $part in
+'')	;;
+1|2)	tests=$(programs "$part")
+	[ -n "$tests" ] || die "part $part has none of these programs" ;;
+*)	die "no such part '$part': 1 or 2" ;;
+esac
+# Two machines are slower than one where they have to share a processor.
+[ -z "$command$shell" ] && [ "$(nproc)" -gt 1 ] &&
+	[ -n "$(programs 1)" ] && [ -n "$(programs 2)" ] || machines=1
 
 # A machine can have /dev/kvm and yet be unable to run a guest. A kernel that
 # finds no root panics, and panic=-1 then ends qemu: if that takes longer than
@@ -152,45 +182,66 @@ qemu)	command -v qemu-system-x86_64 >/dev/null ||
 *)	die "no such engine '$engine': uml or qemu" ;;
 esac
 
-# What the guest's init is to do. Kernel parameters could not carry it: they
-# end at the first space.
-{
-	printf '%s=%q\n' tree "$tree" obj "$obj" tests "$tests" args "$args" \
-		command "$command" user "$user" shell "$shell" TERM "${TERM:-dumb}"
-	# What the tests themselves look at
-	for variable in FUSE_SLOW_TESTS FUSE_STRESS_OPS FUSE_STRESS_SEED FUZZ_OPS FUZZ_SEED; do
-		[ -z "${!variable:-}" ] || printf 'export %s=%q\n' "$variable" "${!variable}"
-	done
-	# An emulated processor is slower than the tests' own limits allow for.
-	[ "${accel:-}" != tcg ] ||
-		echo "export kselftest_override_timeout=$limit FUZZ_OPS=${FUZZ_OPS:-72}" \
-			"FUSE_STRESS_OPS=${FUSE_STRESS_OPS:-250}"
-} >"$report/guest.env"
-
 params="init=$here/vmtest_init.sh fuse.enable_uring=1 printk.time=1 panic=-1 $params"
 
-# The init script needs the report directory before it can read anything else.
-params="$params vmtest_report=$report"
+# prepare DIR [TESTS]: what the guest's init is to do, and where its logs and
+# results go. Kernel parameters could not carry it: they end at the first space.
+prepare()
+{
+	local dir=$1 tests=${2:-} variable
 
+	mkdir -p "$dir" || die "cannot create $dir"
+	rm -rf "$dir"/{1,2} "$dir"/{ktap.log,ktap.times,kernel.log,verdict,kmemleak,engine.log} \
+		"$dir"/{guest.env,status,complaints,faults,summary,junit.xml,skips}
+	: >"$dir/kernel.log"
+	{
+		printf '%s=%q\n' tree "$tree" obj "$obj" tests "$tests" args "$args" \
+			command "$command" user "$user" shell "$shell" TERM "${TERM:-dumb}"
+		# What the tests themselves look at
+		for variable in FUSE_SLOW_TESTS FUSE_STRESS_OPS FUSE_STRESS_SEED \
+				FUZZ_OPS FUZZ_SEED; do
+			[ -z "${!variable:-}" ] ||
+				printf 'export %s=%q\n' "$variable" "${!variable}"
+		done
+		# An emulated processor is slower than the tests' own limits allow for.
+		[ "${accel:-}" != tcg ] ||
+			echo "export kselftest_override_timeout=$limit" \
+				"FUZZ_OPS=${FUZZ_OPS:-72}" \
+				"FUSE_STRESS_OPS=${FUSE_STRESS_OPS:-250}"
+	} >"$dir/guest.env"
+}
+
+# The machines with a processor of their own for each, as long as there are any:
+# the last ones that we may use.
+cpu_of()
+{
+	taskset -cp $$ | sed 's/.*: //' | tr , '\n' |
+		while IFS=- read -r from to; do
+			seq "$from" "${to:-$from}"
+		done | tail -n "$1" | head -n 1
+}
+
+# boot_ENGINE DIR NUMBER COMMAND...: a machine, by way of a command
 boot_uml()
 {
-	local cpu
+	local dir=$1 cpu
 
 	# Its kernel and its processes are processes here that wake each other
-	# in turn: on one processor, the last one we may use, that takes half
-	# the time.
-	cpu=$(taskset -cp $$ | sed 's/.*[ ,-]//')
+	# in turn: on one processor that takes half the time.
+	cpu=$(cpu_of "$2")
+	shift 2
 	# shellcheck disable=SC2086	# a list of parameters
 	# con0 is the terminal, con1 the kernel's log.
 	taskset -c "$cpu" "$@" "$image" mem="$memory" seccomp=on \
 		root=/dev/root rootfstype=hostfs ro \
 		con=null con0="${shell:+fd:0,}fd:1" con1=null,fd:9 ssl=null \
-		console=tty1 vmtest_terminal=tty0 $params \
-		9>>"$report/kernel.log" 2>>"$report/engine.log"
+		console=tty1 vmtest_terminal=tty0 $params vmtest_report="$dir" \
+		9>>"$dir/kernel.log" 2>>"$dir/engine.log"
 }
 
 boot_qemu()
 {
+	local dir=$1
 	local share=security_model=none,multidevs=remap
 	local root=trans=virtio,version=9p2000.L,cache=loose,msize=262144
 
@@ -203,27 +254,29 @@ boot_qemu()
 		count=(-icount 'shift=0,sleep=off')
 		accel=tcg cpus=1
 	fi
+	shift 2
 	"$@" qemu-system-x86_64 -nodefaults -display none -no-reboot \
 		-machine q35,accel="$accel" -cpu "$cpu" "${count[@]}" \
 		-smp "$cpus" -m "$memory" -kernel "$image" \
 		-virtfs local,path=/,mount_tag=root,$share,readonly=on \
-		-virtfs local,path="$report",mount_tag=report,$share \
-		-serial file:"$report/kernel.log" -serial stdio \
+		-virtfs local,path="$dir",mount_tag=report,$share \
+		-serial file:"$dir/kernel.log" -serial stdio \
 		-append "root=root rootfstype=9p rootflags=$root ro console=ttyS0 \
-			vmtest_terminal=ttyS1 $params" \
-		2>>"$report/engine.log"
+			vmtest_terminal=ttyS1 $params vmtest_report=$dir" \
+		2>>"$dir/engine.log"
 }
 
 if [ -n "$shell" ]; then
 	[ -t 0 ] || die "a shell needs a terminal"
+	prepare "$report"
 	saved=$(stty -g)
 	stty raw -echo
-	"boot_$engine" env
+	"boot_$engine" "$report" 1 env
 	stty "$saved"
 	exit 0
 fi
 
-# Live to the terminal, and to a log that comes with the time of each line.
+# Live to standard output, and to a log that comes with the time of each line.
 record()
 {
 	local line
@@ -233,13 +286,44 @@ record()
 		printf '%s\n' "$line"
 		printf '%s\n' "$line" >&3
 		echo "$EPOCHREALTIME" >&4
-	done 3>"$report/ktap.log" 4>"$report/ktap.times"
+	done 3>"$1/ktap.log" 4>"$1/ktap.times"
 }
 
-# In the foreground, so that Ctrl-C reaches the guest too.
+# run DIR NUMBER: a machine that is prepared, until it ends. Its status is left
+# beside its logs.
+run()
+{
+	"boot_$engine" "$1" "$2" timeout --foreground -k 5 "$limit" </dev/null |
+		record "$1"
+	echo "${PIPESTATUS[0]}" >"$1/status"
+}
+
+# In the foreground, so that Ctrl-C reaches the guest too. What the second
+# machine says follows the first one's, and comes live from then on.
 started=$SECONDS
-"boot_$engine" timeout --foreground -k 5 "$limit" </dev/null | record
-rc=${PIPESTATUS[0]}
+dirs=("$report")
+if [ "$machines" = 1 ]; then
+	prepare "$report" "$tests"
+	run "$report" 1
+else
+	prepare "$report"
+	dirs=("$report/1" "$report/2")
+	prepare "${dirs[0]}" "$(programs 1)"
+	prepare "${dirs[1]}" "$(programs 2)"
+	# A group of its own, to end as a whole where this ends early.
+	set -m
+	run "${dirs[1]}" 2 >/dev/null &
+	set +m
+	second=$!
+	trap 'kill -INT -- -$second 2>/dev/null' EXIT INT
+	run "${dirs[0]}" 1
+	tail -n +1 -s 0.1 --pid="$second" -f "${dirs[1]}/ktap.log"
+	wait
+	trap - EXIT INT
+	for log in ktap.log ktap.times kernel.log; do
+		cat "${dirs[@]/%//$log}" >"$report/$log"
+	done
+fi
 
 # Faults beside the tests' own count as one failed test each.
 faults=0
@@ -250,6 +334,31 @@ complain()
 	echo "$*" >>"$report/faults"
 }
 
+# judge DIR: what went wrong with a machine
+judge()
+{
+	local dir=$1
+
+	if [ ! -s "$dir/verdict" ]; then
+		if [ "$(cat "$dir/status")" -ge 124 ]; then
+			complain "the guest did not finish within $limit seconds"
+		else
+			complain "the guest ended without a verdict"
+		fi
+		tail -n 15 "$dir/kernel.log" "$dir/engine.log" 2>/dev/null | sed 's/^/    /'
+	elif [ "$(cat "$dir/verdict")" != 0 ] && [ -z "$command" ]; then
+		complain "make run_tests failed in the guest"
+	fi
+	if ! scan "$dir/kernel.log" >"$dir/complaints"; then
+		complain "the kernel complained:"
+		grep -a -m3 -E -A25 "$complaints" "$dir/kernel.log" | head -n 80 | sed 's/^/    /'
+	fi
+	if [ -s "$dir/kmemleak" ]; then
+		complain "kmemleak found leaks:"
+		head -n 60 "$dir/kmemleak" | sed 's/^/    /'
+	fi
+}
+
 echo
 if [ -n "$command" ]; then
 	[ "$(cat "$report/verdict" 2>/dev/null)" = 0 ] || complain "the command in the guest failed"
@@ -257,24 +366,9 @@ else
 	summary "$report/ktap.log" >"$report/summary"
 	sed '$d' "$report/summary"
 fi
-if [ ! -s "$report/verdict" ]; then
-	if [ "$rc" -ge 124 ]; then
-		complain "the guest did not finish within $limit seconds"
-	else
-		complain "the guest ended without a verdict"
-	fi
-	tail -n 15 "$report/kernel.log" "$report/engine.log" 2>/dev/null | sed 's/^/    /'
-elif [ "$(cat "$report/verdict")" != 0 ] && [ -z "$command" ]; then
-	complain "make run_tests failed in the guest"
-fi
-if ! scan "$report/kernel.log" >"$report/complaints"; then
-	complain "the kernel complained:"
-	grep -a -m3 -E -A25 "$complaints" "$report/kernel.log" | head -n 80 | sed 's/^/    /'
-fi
-if [ -s "$report/kmemleak" ]; then
-	complain "kmemleak found leaks:"
-	head -n 60 "$report/kmemleak" | sed 's/^/    /'
-fi
+for dir in "${dirs[@]}"; do
+	judge "$dir"
+done
 echo "$engine, $((SECONDS - started)) seconds; logs in $report"
 if [ -n "$command" ]; then
 	[ $faults = 0 ]
