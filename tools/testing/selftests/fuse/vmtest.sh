@@ -137,17 +137,14 @@ fi
 longest="io_test teardown_test"
 programs()
 {
-	local all=$tests t
+	local all=$tests t of
 
 	[ -n "$all" ] ||
 		all=$(sed -n 's/^TEST_GEN_PROGS [:+]= //p' "$here/Makefile")
 	for t in $all; do
-		case $1:" $longest " in
-		2:*" $t "*)	printf '%s ' "$t" ;;
-		2:*)		;;
-		*" $t "*)	;;
-		*)		printf '%s ' "$t" ;;
-		esac
+		of=1
+		[[ " $longest " != *" $t "* ]] || of=2
+		[ "$of" != "$1" ] || printf '%s ' "$t"
 	done
 }
 
@@ -211,8 +208,7 @@ prepare()
 	} >"$dir/guest.env"
 }
 
-# The machines with a processor of their own for each, as long as there are any:
-# the last ones that we may use.
+# cpu_of NUMBER: the processor for a machine, from the last that we may use down
 cpu_of()
 {
 	taskset -cp $$ | sed 's/.*: //' | tr , '\n' |
