@@ -132,9 +132,9 @@ if [ -z "$engine" ]; then
 	[ "${image##*/}" != linux ] || engine=uml
 fi
 
-# Of all programs, or those of -T, part 2 is what takes longest, and part 1 all
-# others: in either engine they take about the same time.
-longest="io_test teardown_test"
+# Of all programs, or those of -T, part 2 is these and part 1 all others: in either
+# engine they take about the same time.
+second="io_test teardown_test register_bounds_test"
 programs()
 {
 	local all=$tests t of
@@ -143,7 +143,7 @@ programs()
 		all=$(sed -n 's/^TEST_GEN_PROGS [:+]= //p' "$here/Makefile")
 	for t in $all; do
 		of=1
-		[[ " $longest " != *" $t "* ]] || of=2
+		[[ " $second " != *" $t "* ]] || of=2
 		[ "$of" != "$1" ] || printf '%s ' "$t"
 	done
 }
