@@ -113,11 +113,9 @@ fi
 # seconds when the second begins: the first may take as long as that by itself.
 leaks=/sys/kernel/debug/kmemleak
 if [ -w $leaks ] && [ -z "$shell" ]; then
-	until=$((SECONDS + 7))
+	sleep 6 &
 	echo scan >$leaks
-	while [ "$SECONDS" -lt "$until" ]; do
-		sleep 0.2
-	done
+	wait $!
 	echo scan >$leaks
 	cat $leaks >/run/report/kmemleak
 fi
