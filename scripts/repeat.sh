@@ -9,7 +9,7 @@
 #
 # A line for each run is in build/reports/repeat-KERNEL/log, and what one that
 # did not pass left in run-N beside it. As many run as there are processors: User
-# Mode Linux uses no more than one, and qemu seldom does.
+# Mode Linux uses one, and qemu a quarter more than one.
 
 . "$(dirname "$0")/lib.sh" || exit 1
 
