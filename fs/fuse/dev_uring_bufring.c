@@ -499,41 +499,24 @@ bool fuse_bufring_request_expired(struct fuse_chan *fch,
 }
 
 /**
- * fuse_bufring_write_header - write a part of the header of a slot
+ * fuse_bufring_slot_headers - where the headers of a slot are
  * @br: the buffer ring
- * @slot: the slot
- * @offset: where in struct fuse_uring_req_header
- * @src: what
- * @size: how much, not more than that part has
+ * @slot: the slot, of an entry
+ * @mapped: gets where the kernel has them, NULL if they are not pinned
  *
- * Context: see fuse_uring_mem_write()
+ * Good as long as the entry can copy, see fuse_bufring_release_memory().
  *
- * Return: 0 or -EFAULT
+ * Return: where the server has them
  */
-int fuse_bufring_write_header(const struct fuse_bufring *br, unsigned int slot,
-			      size_t offset, const void *src, size_t size)
+struct fuse_uring_req_header __user *
+fuse_bufring_slot_headers(const struct fuse_bufring *br, unsigned int slot,
+			  struct fuse_uring_req_header **mapped)
 {
-	offset += slot * sizeof(struct fuse_uring_req_header);
-	return fuse_uring_mem_write(&br->headers, offset, src, size);
-}
+	const struct fuse_uring_mem *mem = &br->headers;
+	size_t offset = slot * sizeof(struct fuse_uring_req_header);
 
-/**
- * fuse_bufring_read_header - read a part of the header of a slot, once
- * @br: the buffer ring
- * @slot: the slot
- * @offset: where in struct fuse_uring_req_header
- * @dst: where to
- * @size: how much, not more than that part has
- *
- * Context: see fuse_uring_mem_read()
- *
- * Return: 0 or -EFAULT
- */
-int fuse_bufring_read_header(const struct fuse_bufring *br, unsigned int slot,
-			     size_t offset, void *dst, size_t size)
-{
-	offset += slot * sizeof(struct fuse_uring_req_header);
-	return fuse_uring_mem_read(&br->headers, offset, dst, size);
+	*mapped = mem->pinned ? mem->kaddr + offset : NULL;
+	return mem->uaddr + offset;
 }
 
 /**

@@ -69,10 +69,9 @@ void fuse_bufring_splice_waiting(struct fuse_bufring *br,
 bool fuse_bufring_request_expired(struct fuse_chan *fch,
 				  struct fuse_bufring *br);
 
-int fuse_bufring_write_header(const struct fuse_bufring *br, unsigned int slot,
-			      size_t offset, const void *src, size_t size);
-int fuse_bufring_read_header(const struct fuse_bufring *br, unsigned int slot,
-			     size_t offset, void *dst, size_t size);
+struct fuse_uring_req_header __user *
+fuse_bufring_slot_headers(const struct fuse_bufring *br, unsigned int slot,
+			  struct fuse_uring_req_header **mapped);
 size_t fuse_bufring_buf_size(const struct fuse_bufring *br,
 			     const struct fuse_bufring_buf *buf);
 int fuse_bufring_iter(const struct fuse_bufring *br,

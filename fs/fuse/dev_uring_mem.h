@@ -42,12 +42,30 @@ struct fuse_uring_mem {
 int fuse_uring_mem_init(struct fuse_uring_mem *mem, void __user *uaddr,
 			size_t size, bool pinned);
 void fuse_uring_mem_release(struct fuse_uring_mem *mem);
-int fuse_uring_mem_write(const struct fuse_uring_mem *mem, size_t offset,
-			 const void *src, size_t size);
-int fuse_uring_mem_read(const struct fuse_uring_mem *mem, size_t offset,
-			void *dst, size_t size);
-int fuse_uring_mem_iter(const struct fuse_uring_mem *mem, size_t offset,
-			size_t size, int ddir, struct iov_iter *iter,
-			struct kvec *kvec);
+
+/**
+ * fuse_uring_mem_iter - point an iterator at a part of a region
+ * @mem: the region
+ * @offset: where in the region
+ * @size: how much, the region has that much at @offset
+ * @ddir: ITER_DEST to copy to the region, ITER_SOURCE to copy from it
+ * @iter: the iterator
+ * @kvec: lives as long as @iter
+ *
+ * Return: 0 or -EFAULT
+ */
+static inline int fuse_uring_mem_iter(const struct fuse_uring_mem *mem,
+				      size_t offset, size_t size, int ddir,
+				      struct iov_iter *iter, struct kvec *kvec)
+{
+	if (mem->pinned) {
+		kvec->iov_base = mem->kaddr + offset;
+		kvec->iov_len = size;
+		iov_iter_kvec(iter, ddir, kvec, 1, size);
+		return 0;
+	}
+
+	return import_ubuf(ddir, mem->uaddr + offset, size, iter);
+}
 
 #endif /* _FS_FUSE_DEV_URING_MEM_H */
