@@ -138,9 +138,9 @@ def data_section(rows):
     return "".join(out)
 
 
-def metadata_section(rows):
+def metadata_section(rows, files):
     names = {"stat": "stat (looks the name up)", "open": "open and close",
-             "create": "create, later unlink", "readdir": "readdir of 10,000 files"}
+             "create": "create, later unlink", "readdir": f"readdir of {files:,} files"}
     items = dict.fromkeys(r["item"] for r in rows)
     groups = [(names[item], [row_bar(r) for r in rows if r["item"] == item]) for item in items]
     title = "Operations per second"
@@ -225,7 +225,8 @@ def make(report):
     metadata = [r for r in rows if r["kind"] == "metadata"]
     sections = [("targets", targets_section(report["targets"]), report["targets"]),
                 ("throughput", data_section(data) if data else "", data),
-                ("metadata", metadata_section(metadata) if metadata else "", metadata),
+                ("metadata", metadata_section(metadata, report["plan"]["files"])
+                 if metadata else "", metadata),
                 ("instructions", instructions_section(report["instructions"])
                  if report["instructions"] else "", report["instructions"]),
                 ("memory", memory_section(report["memory"], report["servers"]),

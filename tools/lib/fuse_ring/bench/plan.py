@@ -35,7 +35,7 @@ PARTS = ["data", "metadata", "memory", "instructions"]
 
 KINDS = {
     "full": {"rounds": 9, "runtime_ms": 300, "files": 10000, "count": 3000},
-    "quick": {"rounds": 3, "runtime_ms": 150, "files": 3000, "count": 1000},
+    "quick": {"rounds": 3, "runtime_ms": 150, "files": 2000, "count": 1000},
 }
 # Cells of the quick run: enough to see each target that is about time.
 QUICK = [
