@@ -15,6 +15,7 @@ sshd=
 for candidate in "$built/sshd/usr/sbin/sshd" /usr/sbin/sshd; do
 	[ -n "$sshd" ] || [ ! -x "$candidate" ] || sshd=$candidate
 done
+libraries=$(printf '%s:' "$built"/sshd/{,usr/}lib/*-linux-*)
 
 set_up()
 {
@@ -97,7 +98,8 @@ start_sshd()
 	unshare --mount --propagation private sh -c '
 		mount --bind "$1/passwd" /etc/passwd
 		mount --bind "$1/shadow" /etc/shadow
-		exec "$2" -D -e -f "$1/sshd_config"' sh "$etc" "$sshd" \
+		LD_LIBRARY_PATH=$3 exec "$2" -D -e -f "$1/sshd_config"' \
+		sh "$etc" "$sshd" "$libraries" \
 		>"$dir/sshd.log" 2>&1 &
 	within 30 bash -c ": </dev/tcp/127.0.0.1/$port" 2>/dev/null || {
 		cat "$dir/sshd.log"

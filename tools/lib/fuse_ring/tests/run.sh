@@ -105,26 +105,28 @@ examples()
 	done
 }
 
-# The program alone: to install the package would start a server on this
-# machine, and again at its next boot.
+# The program alone, and the libraries that are not here: to install the package
+# would start a server on this machine, and again at its next boot.
 sshd()
 {
-	local package
-
 	[ ! -x /usr/sbin/sshd ] && [ ! -x "$obj/sshd/usr/sbin/sshd" ] || return 0
 	rm -rf "$obj/sshd"
-	mkdir -p "$obj/sshd"
+	mkdir -p "$obj/sshd"/{debs,lists}/partial
 	(
+		get()
+		{
+			apt-get install -y -q --no-install-recommends --download-only \
+				-o Debug::NoLocking=1 -o Dir::Cache::archives="$PWD/debs" \
+				"$@" openssh-server
+		}
+
 		cd "$obj/sshd" || exit
-		apt-get download -q openssh-server || {
-			mkdir -p lists/partial &&
-			apt-get update -q -o Dir::State::lists="$PWD/lists" &&
-			apt-get download -q -o Dir::State::lists="$PWD/lists" openssh-server
-		} || exit
-		for package in openssh-server_*.deb; do
-			dpkg-deb -x "$package" . && rm -r "$package" || exit
+		lists=(-o Dir::State::lists="$PWD/lists")
+		get || { apt-get update -q "${lists[@]}" && get "${lists[@]}"; } || exit
+		for package in debs/*.deb; do
+			dpkg-deb -x "$package" . || exit
 		done
-		rm -rf lists
+		rm -r debs lists
 	) >"$obj/sshd.log" 2>&1 || {
 		rm -rf "$obj/sshd"
 		echo "run.sh: no sshd: $(grep -m1 '^E:' "$obj/sshd.log")" >&2
