@@ -240,10 +240,7 @@ boot_qemu()
 	local dir=$1
 	local share=security_model=none,multidevs=remap
 	local root=trans=virtio,version=9p2000.L,cache=loose,msize=262144
-
-	# Emulated, a string instruction takes as long for a byte as for eight,
-	# and counts as one for each: nobody should be told that bytes are fast.
-	local cpu=max,la57=off,-erms,-fsrm count=() turns=
+	local cpu=max,la57=off count=() turns=
 
 	# Two machines on as few processors as one has: those of each take turns
 	# in one thread. In threads of their own they would spend a quarter of
@@ -256,6 +253,12 @@ boot_qemu()
 		count=(-icount 'shift=0,sleep=off')
 		accel=tcg cpus=1
 	fi
+	# Emulated, a string instruction takes as long for a byte as for eight,
+	# and counts as one for each: nobody should be told that bytes are fast.
+	# And each switch of SMAP leaves the translated code, for a twentieth of
+	# the time. User Mode Linux finds what SMAP finds: its kernel does not
+	# have the memory of its processes mapped.
+	[ "$accel" != tcg ] || cpu+=,-erms,-fsrm,-smap
 	shift 2
 	"$@" qemu-system-x86_64 -nodefaults -display none -no-reboot \
 		-machine q35 -accel "$accel$turns" -cpu "$cpu" "${count[@]}" \
