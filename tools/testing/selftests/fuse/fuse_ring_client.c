@@ -6,6 +6,7 @@
 #include <grp.h>
 #include <limits.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -25,6 +26,20 @@ enum child_kind {
 	CHILD_CLIENT,
 	CHILD_SERVER,
 };
+
+static void end_with_parent(void)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
+/*
+ * A program that takes too long is ended by kselftest's runner. What it started
+ * must not go on, nor keep the runner's pipe open.
+ */
+static void __attribute__((constructor)) end_children_with_parent(void)
+{
+	pthread_atfork(NULL, NULL, end_with_parent);
+}
 
 static void enter_client(int result_fd, int cpu)
 {
@@ -48,7 +63,6 @@ static void run_child(enum child_kind kind, int result_fd, int cpu,
 	const char ready = 'r';
 	long result;
 
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (kind == CHILD_CLIENT) {
 		enter_client(result_fd, cpu);
 		result_fd = STDIN_FILENO;
