@@ -5,6 +5,7 @@
  * is released, and the next mount works.
  */
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -242,6 +243,7 @@ struct server {
 	struct fuse_mount *mount;
 	const struct ring_mode *mode;
 	struct ring_request held[2];
+	int ready_fd;			/* closed when all entries are registered */
 };
 
 static long serve_and_hold(void *arg)
@@ -251,6 +253,7 @@ static long serve_and_hold(void *arg)
 	int err;
 
 	err = mount_serve_in_steps(server->mount, server->mode);
+	close(server->ready_fd);
 	for (n = 0; n < 2 && !err; n++)
 		err = mount_wait(server->mount, &server->held[n], WAIT_MS);
 	return err;
@@ -262,9 +265,18 @@ TEST_F(teardown, a_killed_server_ends_requests_in_every_state)
 		.mount = &self->mount, .mode = &variant->mode,
 	};
 	struct client process;
+	struct pollfd ready = { .events = POLLIN };
+	int fds[2];
 
+	ASSERT_EQ(0, pipe2(fds, O_CLOEXEC));
+	ready.fd = fds[0];
+	server.ready_fd = fds[1];
 	ASSERT_EQ(0, server_start(&process, serve_and_hold, &server));
+	close(fds[1]);
 	mount_close_device(&self->mount);
+	/* 7.2 lets an entry idle that registers while requests wait. */
+	EXPECT_EQ(1, poll(&ready, 1, WAIT_MS));
+	close(fds[0]);
 	start_busy_clients(_metadata, self);
 	ASSERT_EQ(0, server_result(&process));
 	server_kill(&process);
