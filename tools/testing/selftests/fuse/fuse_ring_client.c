@@ -334,6 +334,8 @@ int become_user_with_memlock(unsigned long bytes)
 	if (setgroups(0, NULL) || setresgid(uid, uid, uid) ||
 	    setresuid(uid, uid, uid))
 		return complain_errno("becoming an unprivileged user");
+	/* Another user's process is no longer to end with its parent. */
+	end_with_parent();
 	return 0;
 }
 

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -481,6 +482,7 @@ static int start_guard(struct fuse_mount *mount)
 	if (mount->guard < 0)
 		return complain_errno("fork");
 	if (!mount->guard) {
+		prctl(PR_SET_PDEATHSIG, 0);
 		setsid();
 		dup2(ends[0], STDIN_FILENO);
 		syscall(__NR_close_range, STDERR_FILENO + 1, ~0U, 0);

@@ -188,8 +188,9 @@ prepare()
 	local dir=$1 tests=${2:-} variable
 
 	mkdir -p "$dir" || die "cannot create $dir"
-	rm -rf "$dir"/{1,2} "$dir"/{ktap.log,ktap.times,kernel.log,verdict,kmemleak,engine.log} \
-		"$dir"/{guest.env,status,complaints,faults,summary,junit.xml,skips}
+	rm -rf "$dir"/{1,2} "$dir"/{ktap.log,ktap.times,kernel.log,verdict,engine.log} \
+		"$dir"/{leftovers,kmemleak,complaints,faults} \
+		"$dir"/{guest.env,status,summary,junit.xml,skips}
 	: >"$dir/kernel.log"
 	{
 		printf '%s=%q\n' tree "$tree" obj "$obj" tests "$tests" args "$args" \
@@ -357,6 +358,10 @@ judge()
 	if ! scan "$dir/kernel.log" >"$dir/complaints"; then
 		complain "the kernel complained:"
 		grep -a -m3 -E -A25 "$complaints" "$dir/kernel.log" | head -n 80 | sed 's/^/    /'
+	fi
+	if [ -s "$dir/leftovers" ]; then
+		complain "tests left mounts or files behind:"
+		head -n 20 "$dir/leftovers" | sed 's/^/    /'
 	fi
 	if [ -s "$dir/kmemleak" ]; then
 		complain "kmemleak found leaks:"

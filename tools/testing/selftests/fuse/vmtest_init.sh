@@ -109,6 +109,18 @@ else
 	verdict=$?
 fi
 
+# What tests have left mounted or lying about. Some is only removed a moment
+# after its test has ended.
+if [ -z "$command$shell" ]; then
+	for ((i = 0; i < 100; i++)); do
+		left=$(awk '$3 ~ /^fuse([.]|$)/' /proc/mounts
+			ls -d /tmp/fuse_ring_test-* 2>/dev/null)
+		[ -n "$left" ] || break
+		sleep 0.1
+	done
+	[ -z "$left" ] || echo "$left" >/run/report/leftovers
+fi
+
 # A leak is what nothing points to, the same at two scans, and older than five
 # seconds when the second begins: the first may take as long as that by itself.
 leaks=/sys/kernel/debug/kmemleak
