@@ -78,7 +78,7 @@ FIXTURE_SETUP(bad_reply)
 	if (impossible)
 		SKIP(return, "%s", impossible);
 	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &variant->mode));
-	ASSERT_EQ(0, client_start(&self->client, first_online_cpu(), get_value,
+	ASSERT_EQ(0, client_start(&self->client, first_usable_cpu(), get_value,
 				  self->mount.dir));
 	ASSERT_EQ(0, mount_wait_for(&self->mount, FUSE_GETXATTR,
 				    &self->request));
@@ -145,7 +145,7 @@ TEST_F(bad_reply, a_payload_shorter_than_the_reply_must_be_fails_the_request)
 {
 	EXPECT_EQ(0, commit_with_size(&self->request, 0));
 	EXPECT_EQ(0, client_wait_served(&self->mount, &self->client));
-	ASSERT_EQ(0, client_start(&self->client, first_online_cpu(),
+	ASSERT_EQ(0, client_start(&self->client, first_usable_cpu(),
 				  get_attributes, self->mount.dir));
 	ASSERT_EQ(0, mount_wait_for(&self->mount, FUSE_GETATTR,
 				    &self->request));
@@ -313,7 +313,7 @@ TEST_F(bad_reply, a_header_that_changes_while_it_is_read_does_no_harm)
 		/* 2 is what the kernel wrote: the length of the name. */
 		if (result != 2 && result != -EINVAL)
 			ASSERT_EQ(7, result);
-		ASSERT_EQ(0, client_start(&self->client, first_online_cpu(),
+		ASSERT_EQ(0, client_start(&self->client, first_usable_cpu(),
 					  get_value, self->mount.dir));
 		ASSERT_EQ(0, mount_wait_for(&self->mount, FUSE_GETXATTR,
 					    &self->request));
@@ -397,7 +397,7 @@ static long result_of_claim(struct fuse_mount *mount, __u32 payload_sz)
 	struct client client;
 	int err;
 
-	err = client_start(&client, first_online_cpu(), get_large_value,
+	err = client_start(&client, first_usable_cpu(), get_large_value,
 			   mount->dir);
 	if (!err)
 		err = mount_wait_for(mount, FUSE_GETXATTR, &request);

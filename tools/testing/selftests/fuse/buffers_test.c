@@ -22,6 +22,28 @@
 #define NONE FUSE_URING_BUF_NONE
 #define MAX_CLIENTS 16
 
+static const struct ring_mode one_buffer = {
+	.depth = 4, .nr_pools = 1, .pool = { { MIB, 1 } },
+};
+
+static const struct ring_mode two_buffers = {
+	.depth = 3, .nr_pools = 1, .pool = { { MIB, 2 } },
+};
+
+static const struct ring_mode three_buffers = {
+	.depth = 4, .nr_pools = 1, .pool = { { MIB, 3 } },
+};
+
+static const struct ring_mode small_and_large = {
+	.depth = 4, .nr_pools = 2, .pool = { { 128, 1 }, { MIB, 1 } },
+};
+
+/* Ids: 0 and 1, 2 and 3, 4 and 5 */
+static const struct ring_mode three_pools = {
+	.depth = 8, .nr_pools = 3,
+	.pool = { { 128, 2 }, { 4 * KIB, 2 }, { MIB, 2 } },
+};
+
 FIXTURE(buffers)
 {
 	struct fuse_mount mount;
@@ -41,15 +63,18 @@ FIXTURE_VARIANT_ADD(buffers, zero_copy) { .flags = ZERO_COPY_FLAGS };
 FIXTURE_SETUP(buffers)
 {
 	const char *impossible = ring_tests_impossible();
+	/* Of all of them it has the most memory. */
+	struct ring_mode mode = three_buffers;
 
 	if (impossible)
 		SKIP(return, "%s", impossible);
 	ASSERT_EQ(0, test_fs_open(&self->fs, 2 * MIB));
 	self->mount.answer = test_fs_answer;
 	self->mount.fs = &self->fs;
-	self->cpu = first_online_cpu();
+	self->cpu = first_usable_cpu();
 	ASSERT_EQ(0, mount_open(&self->mount, NULL));
-	impossible = flags_impossible(&self->mount, variant->flags);
+	mode.flags = variant->flags;
+	impossible = mode_impossible(&self->mount, &mode);
 	if (impossible)
 		SKIP(return, "%s", impossible);
 }
@@ -168,28 +193,6 @@ static void serve_one_entry(struct __test_metadata *_metadata,
 #define ANSWER(request) answer(_metadata, request)
 #define FINISH(call) finish(_metadata, call)
 #define SERVE(mode) serve(_metadata, self, variant, mode)
-
-static const struct ring_mode one_buffer = {
-	.depth = 4, .nr_pools = 1, .pool = { { MIB, 1 } },
-};
-
-static const struct ring_mode two_buffers = {
-	.depth = 3, .nr_pools = 1, .pool = { { MIB, 2 } },
-};
-
-static const struct ring_mode three_buffers = {
-	.depth = 4, .nr_pools = 1, .pool = { { MIB, 3 } },
-};
-
-static const struct ring_mode small_and_large = {
-	.depth = 4, .nr_pools = 2, .pool = { { 128, 1 }, { MIB, 1 } },
-};
-
-/* Ids: 0 and 1, 2 and 3, 4 and 5 */
-static const struct ring_mode three_pools = {
-	.depth = 8, .nr_pools = 3,
-	.pool = { { 128, 2 }, { 4 * KIB, 2 }, { MIB, 2 } },
-};
 
 TEST_F(buffers, a_request_gets_a_buffer_of_the_smallest_pool_that_fits)
 {

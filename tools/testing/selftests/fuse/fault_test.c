@@ -244,7 +244,7 @@ TEST_F_TIMEOUT(fault, every_allocation_for_requests_may_fail, SLOW_TEST_S)
 
 	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &variant->mode));
 	for (nth = 1; happened && nth < MAX_FAULTS; nth++) {
-		ASSERT_EQ(0, client_start(&client, first_online_cpu(), use_file,
+		ASSERT_EQ(0, client_start(&client, first_usable_cpu(), use_file,
 					  path));
 		happened = serve_with_fault(self, &client, nth);
 		/* An error or not, but an end */

@@ -41,7 +41,7 @@ static void __attribute__((constructor)) end_children_with_parent(void)
 	pthread_atfork(NULL, NULL, end_with_parent);
 }
 
-static void enter_client(int result_fd, int cpu)
+static int enter_client(int result_fd, int cpu)
 {
 	cpu_set_t cpus;
 
@@ -49,12 +49,13 @@ static void enter_client(int result_fd, int cpu)
 	dup2(result_fd, STDIN_FILENO);
 	syscall(__NR_close_range, STDERR_FILENO + 1, ~0U, 0);
 
-	if (cpu != ANY_CPU) {
-		CPU_ZERO(&cpus);
-		CPU_SET(cpu, &cpus);
-		if (sched_setaffinity(0, sizeof(cpus), &cpus))
-			complain_errno("sched_setaffinity");
-	}
+	if (cpu == ANY_CPU)
+		return 0;
+	CPU_ZERO(&cpus);
+	CPU_SET(cpu, &cpus);
+	if (sched_setaffinity(0, sizeof(cpus), &cpus))
+		return complain_errno("sched_setaffinity");
+	return 0;
 }
 
 static void run_child(enum child_kind kind, int result_fd, int cpu,
@@ -64,7 +65,8 @@ static void run_child(enum child_kind kind, int result_fd, int cpu,
 	long result;
 
 	if (kind == CHILD_CLIENT) {
-		enter_client(result_fd, cpu);
+		if (enter_client(result_fd, cpu))
+			_exit(1);
 		result_fd = STDIN_FILENO;
 	}
 	if (write(result_fd, &ready, 1) != 1)

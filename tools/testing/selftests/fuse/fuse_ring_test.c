@@ -4,6 +4,7 @@
  * what the system it runs on can do.
  */
 #include <fcntl.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,13 +85,14 @@ int write_text(const char *path, const char *text)
 	return err;
 }
 
-/* "0-3,8" style list: one more than its highest number */
-static unsigned int cpu_list_end(const char *path)
+unsigned int possible_cpus(void)
 {
 	char list[4096];
 	const char *last;
 
-	if (read_text(path, list, sizeof(list)) <= 0)
+	/* "0-3,8" style list: one more than its highest number */
+	if (read_text("/sys/devices/system/cpu/possible", list,
+		      sizeof(list)) <= 0)
 		return sysconf(_SC_NPROCESSORS_CONF);
 	last = list + strcspn(list, "\n");
 	while (last > list && last[-1] >= '0' && last[-1] <= '9')
@@ -98,30 +100,21 @@ static unsigned int cpu_list_end(const char *path)
 	return strtoul(last, NULL, 10) + 1;
 }
 
-unsigned int possible_cpus(void)
+bool cpu_is_usable(unsigned int cpu)
 {
-	return cpu_list_end("/sys/devices/system/cpu/possible");
+	cpu_set_t cpus;
+
+	return !sched_getaffinity(0, sizeof(cpus), &cpus) &&
+	       cpu < CPU_SETSIZE && CPU_ISSET(cpu, &cpus);
 }
 
-int first_online_cpu(void)
+int first_usable_cpu(void)
 {
-	char list[4096];
+	unsigned int cpu = 0;
 
-	if (read_text("/sys/devices/system/cpu/online", list, sizeof(list)) <= 0)
-		return 0;
-	return strtoul(list, NULL, 10);
-}
-
-bool cpu_is_online(unsigned int cpu)
-{
-	char path[64], value[8];
-
-	/* A CPU that cannot be taken offline has no such file. */
-	snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%u/online",
-		 cpu);
-	if (read_text(path, value, sizeof(value)) > 0)
-		return value[0] == '1';
-	return cpu < cpu_list_end("/sys/devices/system/cpu/online");
+	while (!cpu_is_usable(cpu) && cpu < CPU_SETSIZE)
+		cpu++;
+	return cpu;
 }
 
 static bool fusectl_is_mounted(void)

@@ -333,8 +333,9 @@ bool client_runs(const struct client *client);
  */
 int client_wait_asleep(const struct client *client);
 void client_kill(struct client *client, int signal);
-int first_online_cpu(void);
-bool cpu_is_online(unsigned int cpu);
+/* Where this process may run, which need not be everywhere */
+int first_usable_cpu(void);
+bool cpu_is_usable(unsigned int cpu);
 
 /* Memory lock accounting */
 /* VmPin of a process */

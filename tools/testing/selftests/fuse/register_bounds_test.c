@@ -282,18 +282,17 @@ FIXTURE_VARIANT_ADD(live, zero_copy) { .flags = ZERO_COPY_FLAGS };
 
 FIXTURE_SETUP(live)
 {
+	const struct mount_options options = { .max_write = MAX_WRITE };
 	const char *impossible = ring_tests_impossible();
 	struct ring_mode mode = one_pool;
 
 	if (impossible)
 		SKIP(return, "%s", impossible);
 	ASSERT_EQ(0, test_fs_open(&self->fs, 4096));
-	self->mount.answer = test_fs_answer;
-	self->mount.fs = &self->fs;
+	ASSERT_EQ(0, test_fs_mount(&self->fs, &self->mount, &options));
 	mode.flags = variant->flags;
-	mode.pool[0].buf_size = DEFAULT_MAX_WRITE;
-	ASSERT_EQ(0, mount_open(&self->mount, NULL));
-	impossible = flags_impossible(&self->mount, variant->flags);
+	mode.pool[0].buf_size = self->mount.max_payload;
+	impossible = mode_impossible(&self->mount, &mode);
 	if (impossible)
 		SKIP(return, "%s", impossible);
 	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &mode));

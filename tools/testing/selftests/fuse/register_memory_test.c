@@ -324,7 +324,7 @@ static int serve_on_queue_memory(FIXTURE_DATA(memory) * self)
 
 static struct iovec *pool_of(FIXTURE_DATA(memory) * self)
 {
-	return &self->mount.queues[first_online_cpu()].memory.pool[0];
+	return &self->mount.queues[first_usable_cpu()].memory.pool[0];
 }
 
 TEST_F(memory, unmapping_the_pool_fails_requests_only_in_place)
@@ -336,7 +336,7 @@ TEST_F(memory, unmapping_the_pool_fails_requests_only_in_place)
 
 	ASSERT_EQ(0, serve_on_queue_memory(self));
 	pool = pool_of(self);
-	ASSERT_EQ(0, client_start(&client, first_online_cpu(), look_closely,
+	ASSERT_EQ(0, client_start(&client, first_usable_cpu(), look_closely,
 				  self->mount.dir));
 	ASSERT_EQ(0, mount_wait_for(&self->mount, FUSE_GETATTR, &request));
 	/* The reply is complete when its memory disappears. */
@@ -351,14 +351,14 @@ TEST_F(memory, unmapping_the_pool_fails_requests_only_in_place)
 		  client_wait(&client, WAIT_MS));
 
 	/* A request without payload is none the worse. */
-	ASSERT_EQ(0, client_start(&client, first_online_cpu(), look,
+	ASSERT_EQ(0, client_start(&client, first_usable_cpu(), look,
 				  self->mount.dir));
 	EXPECT_EQ(0, client_wait_served(&self->mount, &client));
 }
 
 static struct iovec *headers_of(FIXTURE_DATA(memory) * self)
 {
-	return &self->mount.queues[first_online_cpu()].memory.headers;
+	return &self->mount.queues[first_usable_cpu()].memory.headers;
 }
 
 static void check_read_only(struct __test_metadata *_metadata,
@@ -376,7 +376,7 @@ static void check_read_only(struct __test_metadata *_metadata,
 	/* More often than there are entries or buffers: none is lost. */
 	for (round = 0; round < 5 && !variant->pinned; round++) {
 		/* A LOOKUP carries its name in the payload. */
-		result = client_call_served(&self->mount, first_online_cpu(),
+		result = client_call_served(&self->mount, first_usable_cpu(),
 					    look,
 					    mount_path(&self->mount, "absent"));
 		EXPECT_EQ(-EFAULT, result);
@@ -386,7 +386,7 @@ static void check_read_only(struct __test_metadata *_metadata,
 		struct client client;
 
 		/* The kernel delivers. The server itself cannot write. */
-		ASSERT_EQ(0, client_start(&client, first_online_cpu(), look,
+		ASSERT_EQ(0, client_start(&client, first_usable_cpu(), look,
 					  mount_path(&self->mount, "absent")));
 		ASSERT_EQ(0, mount_wait_for(&self->mount, FUSE_LOOKUP,
 					    &request));
@@ -399,7 +399,7 @@ static void check_read_only(struct __test_metadata *_metadata,
 	ASSERT_EQ(0, mprotect(region->iov_base, region->iov_len,
 			      PROT_READ | PROT_WRITE));
 	EXPECT_EQ(-ENOENT,
-		  client_call_served(&self->mount, first_online_cpu(), look,
+		  client_call_served(&self->mount, first_usable_cpu(), look,
 				     mount_path(&self->mount, "absent")));
 }
 

@@ -277,7 +277,7 @@ static long look(void *arg)
 /* A LOOKUP, which has payload both ways, and then an ACCESS */
 static int start_lookup(FIXTURE_DATA(slow) * self, struct client *client)
 {
-	return client_start(client, first_online_cpu(), look,
+	return client_start(client, first_usable_cpu(), look,
 			    mount_path(&self->mount, "broken"));
 }
 
@@ -291,7 +291,7 @@ static long get_value(void *arg)
 /* A GETXATTR: its per-op header goes first, and then the name as payload. */
 static int start_getxattr(FIXTURE_DATA(slow) * self, struct client *client)
 {
-	return client_start(client, first_online_cpu(), get_value,
+	return client_start(client, first_usable_cpu(), get_value,
 			    self->mount.dir);
 }
 

@@ -89,7 +89,7 @@ FIXTURE_SETUP(teardown)
 	if (impossible)
 		SKIP(return, "%s", impossible);
 	ASSERT_EQ(0, test_fs_open(&self->fs, FILE_SIZE));
-	self->cpu = first_online_cpu();
+	self->cpu = first_usable_cpu();
 	ASSERT_EQ(0, open_mount(self));
 	impossible = mode_impossible(&self->mount, &variant->mode);
 	if (impossible)

@@ -193,7 +193,7 @@ static void hold_request(struct __test_metadata *_metadata,
 	if (!transfer->memory)
 		ASSERT_EQ(0, share_memory(transfer, 64 * KIB));
 	memset(transfer->memory, transfer->fill, transfer->memory_size);
-	ASSERT_EQ(0, client_start(client, first_online_cpu(), do_transfer,
+	ASSERT_EQ(0, client_start(client, first_usable_cpu(), do_transfer,
 				  transfer));
 	ASSERT_EQ(0, mount_wait_for(&self->mount, opcode, request));
 	ASSERT_EQ(FUSE_URING_ENT_ZERO_COPY, request->flags);
@@ -344,7 +344,7 @@ TEST_F(zero_copy, the_next_request_of_the_slot_has_its_own_pages)
 		ASSERT_EQ(0, request_reply(&request, 0, NULL, 4096));
 		ASSERT_EQ(4096, client_wait_served(&self->mount, &client));
 		ASSERT_EQ(-1, pattern_differs(transfer.memory, 4096, offset));
-		ASSERT_EQ(0, client_start(&client, first_online_cpu(),
+		ASSERT_EQ(0, client_start(&client, first_usable_cpu(),
 					  do_transfer, &transfer));
 		ASSERT_EQ(0, mount_wait_for(&self->mount, FUSE_READ, &request));
 	}
@@ -387,7 +387,7 @@ static void check_short_read(struct __test_metadata *_metadata,
 
 	memset(self->fs.data[NODE_DATA], 0xaa, FILE_SIZE);
 	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &zero_copy));
-	ASSERT_EQ(0, client_start(&client, first_online_cpu(), map_short_page,
+	ASSERT_EQ(0, client_start(&client, first_usable_cpu(), map_short_page,
 				  &transfer));
 	ASSERT_EQ(0, mount_wait_for(&self->mount, FUSE_READ, &request));
 	memcpy(&in, request.header->op_in, sizeof(in));
@@ -697,7 +697,7 @@ TEST_F(zero_copy, only_reads_and_writes_are_zero_copied)
 	struct client client;
 
 	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &zero_copy));
-	ASSERT_EQ(0, client_start(&client, first_online_cpu(), read_link,
+	ASSERT_EQ(0, client_start(&client, first_usable_cpu(), read_link,
 				  mount_path(&self->mount, "link")));
 	ASSERT_EQ(0, mount_wait_for(&self->mount, FUSE_READLINK, &request));
 	EXPECT_EQ(0, request.flags);
