@@ -18,6 +18,7 @@
 #define KIB 1024
 #define MIB (1024 * 1024)
 #define VALUE_SIZE 1000
+#define SLOW_TEST_S 120	/* for an emulated debug kernel */
 
 FIXTURE(bad_reply)
 {
@@ -289,7 +290,8 @@ static void *scribble(void *arg)
 	return NULL;
 }
 
-TEST_F(bad_reply, a_header_that_changes_while_it_is_read_does_no_harm)
+TEST_F_TIMEOUT(bad_reply, a_header_that_changes_while_it_is_read_does_no_harm,
+	       SLOW_TEST_S)
 {
 	struct scribbler scribbler = {
 		.header = &self->request.header->ring_ent_in_out,
@@ -319,7 +321,7 @@ TEST_F(bad_reply, a_header_that_changes_while_it_is_read_does_no_harm)
 					    &self->request));
 	}
 	__atomic_store_n(&scribbler.stop, true, __ATOMIC_RELAXED);
-	join_thread(thread, "the scribbling thread");
+	ASSERT_EQ(0, join_thread(thread, "the scribbling thread"));
 	EXPECT_EQ(0, request_reply(&self->request, 0, NULL, 7));
 	check_client(_metadata, self, 7);
 }

@@ -657,7 +657,7 @@ TEST_F_TIMEOUT(buffers, a_request_times_out_while_it_waits_for_a_buffer,
 	ASSERT_EQ(0, test_fs_mount(&self->fs, &self->mount, &options));
 	SERVE(one_buffer);
 
-	wait_until(begin + (TIMEOUT_S - 1) * 1000);
+	wait_until(begin + TIMEOUT_S / 2 * 1000);
 	ASSERT_EQ(0, client_start(&writer, self->cpu, write_back,
 				  mount_path(&self->mount, "data")));
 	ASSERT_EQ(0, mount_wait_for(&self->mount, FUSE_READ, &request));
@@ -734,10 +734,10 @@ static void use_with_few_buffers(struct __test_metadata *_metadata,
 		ASSERT_EQ(0, client_start(&client[n], ANY_CPU, use_everything,
 					  &self->mount));
 	for (n = 0; n < 4; n++)
-		EXPECT_EQ(0, client_wait(&client[n], 2 * WAIT_MS));
+		EXPECT_EQ(0, client_wait(&client[n], SLOW_TEST_S * 1000));
 }
 
-TEST_F(buffers, one_buffer_serves_many_clients)
+TEST_F_TIMEOUT(buffers, one_buffer_serves_many_clients, SLOW_TEST_S)
 {
 	struct ring_mode mode = one_buffer;
 
@@ -746,7 +746,8 @@ TEST_F(buffers, one_buffer_serves_many_clients)
 	use_with_few_buffers(_metadata, self, &mode);
 }
 
-TEST_F(buffers, one_buffer_per_pool_serves_many_clients)
+TEST_F_TIMEOUT(buffers, one_buffer_per_pool_serves_many_clients,
+	       SLOW_TEST_S)
 {
 	struct ring_mode mode = {
 		.flags = variant->flags, .depth = 16, .nr_pools = 4,

@@ -22,6 +22,7 @@
 #define MIB (1024 * 1024)
 #define DEPTH 4
 #define FILE_SIZE (4 * MIB)
+#define SLOW_TEST_S 120	/* for an emulated debug kernel */
 
 static const struct ring_mode zero_copy = {
 	.flags = ZERO_COPY_FLAGS,
@@ -599,13 +600,29 @@ static void check_direct(struct __test_metadata *_metadata,
 	EXPECT_EQ(0, self->fs.copied[NODE_DATA]);
 }
 
-TEST_F(zero_copy, direct_io_works_from_unaligned_memory)
+TEST_F_TIMEOUT(zero_copy, direct_io_works_from_unaligned_memory, SLOW_TEST_S)
 {
 	check_direct(_metadata, self, false);
 }
 
-TEST_F(zero_copy, direct_io_works_from_huge_pages)
+/* Those that madvise() asks for */
+static bool kernel_has_huge_pages(void)
 {
+	char modes[64] = "";
+	FILE *file = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "re");
+
+	if (file) {
+		if (!fgets(modes, sizeof(modes), file))
+			modes[0] = '\0';
+		fclose(file);
+	}
+	return modes[0] && !strstr(modes, "[never]");
+}
+
+TEST_F_TIMEOUT(zero_copy, direct_io_works_from_huge_pages, SLOW_TEST_S)
+{
+	if (!kernel_has_huge_pages())
+		SKIP(return, "kernel has no transparent huge pages");
 	check_direct(_metadata, self, true);
 }
 
