@@ -242,7 +242,7 @@ TEST_F(memlock, a_killed_server_releases_while_the_mount_stands)
 
 	ASSERT_EQ(0, become_user_with_memlock(ALL_PAGES * PAGE));
 	EXPECT_EQ(-ENOMEM, register_with(&self->other, PINNED_FLAGS));
-	server_kill(&server);
+	EXPECT_EQ(0, server_kill(&server));
 	check_all_released(_metadata, self);
 }
 

@@ -260,7 +260,7 @@ TEST_F(privilege, cap_sys_admin_of_a_user_namespace_is_not_enough)
 	ASSERT_EQ(0, server_start(&server, ask_in_user_namespace,
 				  &self->mount));
 	result = server_result(&server);
-	server_kill(&server);
+	EXPECT_EQ(0, server_kill(&server));
 	if (result == NO_USER_NAMESPACE)
 		SKIP(return, "cannot make a user namespace");
 	EXPECT_EQ(-EPERM, result);

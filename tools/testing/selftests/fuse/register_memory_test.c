@@ -486,7 +486,7 @@ TEST_F(memory, an_exec_of_the_server_ends_the_connection)
 	result = client_wait(&client, WAIT_MS);
 	if (result != -ENOTCONN)
 		EXPECT_EQ(-ECONNABORTED, result);
-	server_kill(&server);
+	EXPECT_EQ(0, server_kill(&server));
 }
 
 /*

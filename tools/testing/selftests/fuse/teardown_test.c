@@ -279,7 +279,7 @@ TEST_F(teardown, a_killed_server_ends_requests_in_every_state)
 	close(fds[0]);
 	start_busy_clients(_metadata, self);
 	ASSERT_EQ(0, server_result(&process));
-	server_kill(&process);
+	ASSERT_EQ(0, server_kill(&process));
 	expect_clients_end(_metadata, self, -ECONNABORTED);
 	expect_all_released(_metadata, self, variant);
 }
