@@ -492,6 +492,63 @@ TEST_F(buffers, an_answer_to_an_interrupted_client_returns_its_buffer)
 	FINISH(&b);
 }
 
+static void do_nothing(int signal)
+{
+	(void)signal;
+}
+
+/* With a signal handler, after which no call is restarted */
+static long make_request_with_handler(void *arg)
+{
+	const struct sigaction action = { .sa_handler = do_nothing };
+
+	if (sigaction(SIGUSR1, &action, NULL))
+		return -errno;
+	return make_request(arg);
+}
+
+static int wait_for_interrupt(struct fuse_mount *mount)
+{
+	const struct timespec pause = { .tv_nsec = 1000000 };
+	__u64 deadline = now_ms() + WAIT_MS;
+
+	while (!__atomic_load_n(&mount->interrupts, __ATOMIC_SEQ_CST)) {
+		if (!ms_until(deadline))
+			return -ETIMEDOUT;
+		nanosleep(&pause, NULL);
+	}
+	return 0;
+}
+
+/* The server learns of it if it has the request, and decides what comes of it. */
+TEST_F(buffers, a_signal_with_a_handler_takes_no_request_back)
+{
+	struct call a = { .path = self->mount.dir, .size = 10 };
+	struct call b = { .path = self->mount.dir, .size = 11 };
+	struct ring_request request;
+
+	SERVE(one_buffer);
+	ASSERT_EQ(0, client_start(&a.client, self->cpu,
+				  make_request_with_handler, &a));
+	ARRIVES(&request, 10);
+	ASSERT_EQ(0, client_start(&b.client, self->cpu,
+				  make_request_with_handler, &b));
+	ASSERT_EQ(0, mount_wait_until_waiting(&self->mount, 2));
+	ASSERT_EQ(0, client_wait_asleep(&b.client));
+	client_kill(&b.client, SIGUSR1);
+	EXPECT_EQ(0, mount_expect_silence(&self->mount));
+	EXPECT_EQ(0, self->mount.interrupts);
+	client_kill(&a.client, SIGUSR1);
+	EXPECT_EQ(0, wait_for_interrupt(&self->mount));
+
+	ANSWER(&request);
+	FINISH(&a);
+	/* Its INTERRUPT follows it. */
+	ARRIVES(&request, 11);
+	ANSWER(&request);
+	FINISH(&b);
+}
+
 TEST_F(buffers, an_abort_frees_those_who_wait_for_a_buffer)
 {
 	struct ring_request request;

@@ -618,11 +618,22 @@ int request_transfer(struct ring_request *request, int fd, __u64 offset,
 int request_transfer_at(struct ring_request *request, __u64 from, int fd,
 			__u64 offset, size_t len)
 {
+	request_prepare_transfer(request, from, fd, offset, len);
+	return request_end_transfer(request);
+}
+
+int request_start_transfer(struct ring_request *request, int fd, size_t len)
+{
+	request_prepare_transfer(request, 0, fd, 0, len);
+	return queue_reap(request->queue, 0);
+}
+
+int request_end_transfer(struct ring_request *request)
+{
 	struct ring_slot *slot = &request->queue->slots[request->slot];
 	__u64 deadline = now_ms() + WAIT_MS;
 	int left, err;
 
-	request_prepare_transfer(request, from, fd, offset, len);
 	while (slot->transferring) {
 		left = ms_until(deadline);
 		err = queue_reap(request->queue, left);

@@ -284,6 +284,9 @@ int request_transfer(struct ring_request *request, int fd, __u64 offset,
 /* The same, @from so many bytes into the request's data */
 int request_transfer_at(struct ring_request *request, __u64 from, int fd,
 			__u64 offset, size_t len);
+/* The same with a pipe, which may make it wait, in two steps */
+int request_start_transfer(struct ring_request *request, int fd, size_t len);
+int request_end_transfer(struct ring_request *request);
 /*
  * All of it, prepared only, with the commit of the reply linked to it: one
  * system call for both. The reply is already filled in as if all of it will be

@@ -110,12 +110,30 @@ REFUSED(unused_pool_has_a_size, two_pools, EINVAL,
 	reg->cmd.init.extra_buf_size[1] = 2 * PAYLOAD);
 REFUSED(last_unused_pool_has_a_size, one_pool, EINVAL,
 	reg->cmd.init.extra_buf_size[2] = 1);
+
+/* Four that would do, with a fifth one's memory after them */
+static void claim_rising_pools(struct ring_register *reg)
+{
+	unsigned int n;
+
+	reg->cmd.init.buf_size = 1;
+	for (n = 1; n < FUSE_URING_MAX_POOLS; n++) {
+		reg->cmd.init.extra_buf_size[n - 1] = n * PAYLOAD;
+		reg->iov[1 + n] = reg->iov[1];
+	}
+	reg->iov[1 + n] = reg->iov[1];
+}
+
 REFUSED(too_many_pools, one_pool, EINVAL, {
 	reg->cmd.init.nr_extra_pools = 4;
 	reg->nr_iov = 6;
+	claim_rising_pools(reg);
 });
-REFUSED(absurdly_many_pools, one_pool, EINVAL,
-	reg->cmd.init.nr_extra_pools = 65535);
+REFUSED(absurdly_many_pools, one_pool, EINVAL, {
+	reg->cmd.init.nr_extra_pools = 65535;
+	reg->nr_iov = 65537;
+	claim_rising_pools(reg);
+});
 
 /* The number of iovecs follows from the number of pools. */
 REFUSED(no_iovecs, one_pool, EINVAL, reg->nr_iov = 0);

@@ -140,7 +140,7 @@ struct transfer {
 	size_t size;
 	off_t offset;
 	size_t misaligned;	/* of the client's memory */
-	bool huge;		/* memory that may be a huge page */
+	bool huge;		/* memory of its own that may be a huge page */
 	unsigned char fill;
 	unsigned char *memory;	/* shared with the test */
 	size_t memory_size;
@@ -544,19 +544,92 @@ TEST_F(zero_copy, pages_of_a_client_that_is_gone_stay_while_the_server_has_them)
 	EXPECT_EQ(-EFAULT, request_transfer(&request, fd, 0, 4096));
 }
 
+static bool in_flight(const struct ring_request *request)
+{
+	return request->queue->slots[request->slot].transferring;
+}
+
+/* A pipe that holds one page, and has it */
+static int open_full_pipe(int fds[2])
+{
+	static const char page[4096];
+
+	if (pipe2(fds, O_CLOEXEC) || fcntl(fds[1], F_SETPIPE_SZ, 4096) < 0 ||
+	    write(fds[1], page, sizeof(page)) != sizeof(page))
+		return -errno;
+	return 0;
+}
+
+TEST_F(zero_copy, io_that_is_in_flight_keeps_the_pages_after_the_reply)
+{
+	const struct fuse_write_out written = { .size = 4096 };
+	struct transfer transfer = {
+		.write = true, .size = 4096, .flags = O_DIRECT, .huge = true,
+		.fill = 0x5a,
+	};
+	unsigned char page[4096];
+	struct ring_request request;
+	struct client client;
+	unsigned int n;
+	int fds[2];
+
+	ASSERT_EQ(0, open_full_pipe(fds));
+	HOLD_WRITE();
+	ASSERT_EQ(0, request_start_transfer(&request, fds[1], sizeof(page)));
+	ASSERT_TRUE(in_flight(&request));
+	ASSERT_EQ(0, request_reply(&request, 0, &written, sizeof(written)));
+	ASSERT_EQ(4096, client_wait_served(&self->mount, &client));
+	EXPECT_EQ(0, client_call(fill_memory, NULL));
+	ASSERT_TRUE(in_flight(&request));
+
+	ASSERT_EQ(sizeof(page), read(fds[0], page, sizeof(page)));
+	EXPECT_EQ(4096, request_end_transfer(&request));
+	ASSERT_EQ(sizeof(page), read(fds[0], page, sizeof(page)));
+	for (n = 0; n < sizeof(page) && page[n] == 0x5a; n++)
+		;
+	EXPECT_EQ(sizeof(page), n);
+	EXPECT_EQ(0, mount_works(&self->mount));
+	close(fds[0]);
+	close(fds[1]);
+}
+
+static void end_server(FIXTURE_DATA(zero_copy) * self)
+{
+	unsigned int qid;
+
+	for (qid = 0; qid < self->mount.nr_queues; qid++)
+		queue_close(&self->mount.queues[qid]);
+	mount_close_device(&self->mount);
+}
+
 TEST_F(zero_copy, a_server_that_ends_with_a_request_fails_it)
 {
 	struct transfer transfer = { .size = 4096, .flags = O_DIRECT };
 	struct ring_request request;
 	struct client client;
-	unsigned int qid;
 
 	HOLD_READ();
-	for (qid = 0; qid < self->mount.nr_queues; qid++)
-		queue_close(&self->mount.queues[qid]);
-	mount_close_device(&self->mount);
+	end_server(self);
 	EXPECT_EQ(-ECONNABORTED, client_wait(&client, WAIT_MS));
 	EXPECT_EQ(0, wait_until_pinned_is(0));
+}
+
+TEST_F(zero_copy, a_server_that_ends_with_io_in_flight_fails_the_request)
+{
+	struct transfer transfer = { .size = 4096, .flags = O_DIRECT };
+	struct ring_request request;
+	struct client client;
+	int fds[2];
+
+	ASSERT_EQ(0, pipe2(fds, O_CLOEXEC));
+	HOLD_READ();
+	ASSERT_EQ(0, request_start_transfer(&request, fds[0], 4096));
+	ASSERT_TRUE(in_flight(&request));
+	end_server(self);
+	EXPECT_EQ(-ECONNABORTED, client_wait(&client, WAIT_MS));
+	EXPECT_EQ(0, wait_until_pinned_is(0));
+	close(fds[0]);
+	close(fds[1]);
 }
 
 /*
