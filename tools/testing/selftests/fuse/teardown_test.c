@@ -289,7 +289,9 @@ TEST_F(teardown, a_killed_server_ends_requests_in_every_state)
  */
 
 struct shared {
+	unsigned int opened;
 	unsigned int operations;
+	bool finish;
 };
 
 struct worker {
@@ -298,7 +300,7 @@ struct worker {
 	struct shared *shared;
 };
 
-/* Until an error: the end of the connection */
+/* Until an error, which is the end of the connection, or until told to finish */
 static long use_until_the_end(void *arg)
 {
 	struct worker *worker = arg;
@@ -308,28 +310,29 @@ static long use_until_the_end(void *arg)
 
 	if (fd < 0 || !buffer)
 		return -errno;
-	for (;;) {
+	__atomic_add_fetch(&worker->shared->opened, 1, __ATOMIC_SEQ_CST);
+	while (!__atomic_load_n(&worker->shared->finish, __ATOMIC_SEQ_CST)) {
 		if (pread(fd, buffer, 256 * KIB, 0) < 0)
-			break;
+			return -errno;
 		if (pwrite(fd, buffer, 16 * KIB, MIB) < 0)
-			break;
+			return -errno;
 		if (stat(worker->dir, &st) || access(worker->dir, R_OK))
-			break;
+			return -errno;
 		__atomic_add_fetch(&worker->shared->operations, 1,
 				   __ATOMIC_SEQ_CST);
 	}
-	return -errno;
+	return 0;
 }
 
-static int wait_for_operations(struct shared *shared, unsigned int count)
+static int wait_for_count(const unsigned int *counter, unsigned int count)
 {
 	const struct timespec pause = { .tv_nsec = 200000 };
 	__u64 deadline = now_ms() + WAIT_MS;
 
-	while (__atomic_load_n(&shared->operations, __ATOMIC_SEQ_CST) < count) {
+	while (__atomic_load_n(counter, __ATOMIC_SEQ_CST) < count) {
 		if (now_ms() > deadline) {
 			complain("only %u of %u operations within %d ms",
-				 shared->operations, count, WAIT_MS);
+				 *counter, count, WAIT_MS);
 			return -ETIMEDOUT;
 		}
 		nanosleep(&pause, NULL);
@@ -342,11 +345,14 @@ enum server_fate {
 	SERVER_LIVES,
 	SERVER_EXITS,
 	SERVER_KILLED,
+	MOUNT_DETACHED,		/* and the server lives */
 };
 
 static bool may_end_with(long result, enum server_fate fate,
 			 const struct ring_mode *mode)
 {
+	if (fate == MOUNT_DETACHED)
+		return result == 0;
 	switch (result) {
 	case -ECONNABORTED:	/* under way */
 	case -ENOTCONN:		/* not sent, or too late */
@@ -376,7 +382,7 @@ static void expect_worker_ends(struct __test_metadata *_metadata,
 static void end_in_motion(struct __test_metadata *_metadata,
 			  FIXTURE_DATA(teardown) * self,
 			  const FIXTURE_VARIANT(teardown) * variant,
-			  void (*end)(FIXTURE_DATA(teardown) * self),
+			  int (*end)(FIXTURE_DATA(teardown) * self),
 			  enum server_fate fate)
 {
 	struct shared *shared = mmap(NULL, sizeof(*shared),
@@ -390,15 +396,23 @@ static void end_in_motion(struct __test_metadata *_metadata,
 	for (round = 0; round < ROUNDS; round++) {
 		worker.file = mount_path(&self->mount, "data");
 		worker.dir = self->mount.dir;
-		shared->operations = 0;
+		*shared = (struct shared) { };
 		ASSERT_EQ(0, test_fs_serve(&self->fs, &self->mount,
 					   &variant->mode,
 					   round % 2 ? RING_FLAGS : 0));
 		for (n = 0; n < 3; n++)
 			ASSERT_EQ(0, client_start(&client[n], ANY_CPU,
 						  use_until_the_end, &worker));
-		ASSERT_EQ(0, wait_for_operations(shared, 1 + 3 * round));
-		end(self);
+		ASSERT_EQ(0, wait_for_count(&shared->operations, 1 + 3 * round));
+		if (fate == MOUNT_DETACHED)
+			ASSERT_EQ(0, wait_for_count(&shared->opened, 3));
+		ASSERT_EQ(0, end(self));
+		if (fate == MOUNT_DETACHED) {
+			/* What is open stays usable. */
+			n = __atomic_load_n(&shared->operations, __ATOMIC_SEQ_CST);
+			ASSERT_EQ(0, wait_for_count(&shared->operations, n + 6));
+			__atomic_store_n(&shared->finish, true, __ATOMIC_SEQ_CST);
+		}
 		for (n = 0; n < 3; n++)
 			expect_worker_ends(_metadata, &client[n], fate,
 					   &variant->mode);
@@ -410,9 +424,9 @@ static void end_in_motion(struct __test_metadata *_metadata,
 	munmap(shared, sizeof(*shared));
 }
 
-static void end_by_abort(FIXTURE_DATA(teardown) * self)
+static int end_by_abort(FIXTURE_DATA(teardown) * self)
 {
-	mount_abort(&self->mount);
+	return mount_abort(&self->mount);
 }
 
 TEST_F_TIMEOUT(teardown, an_abort_in_motion_ends_all_requests, SLOW_TEST_S)
@@ -420,15 +434,29 @@ TEST_F_TIMEOUT(teardown, an_abort_in_motion_ends_all_requests, SLOW_TEST_S)
 	end_in_motion(_metadata, self, variant, end_by_abort, SERVER_LIVES);
 }
 
-static void end_by_stopping_the_server(FIXTURE_DATA(teardown) * self)
+static int end_by_unmounting(FIXTURE_DATA(teardown) * self)
+{
+	return mount_detach(&self->mount);
+}
+
+TEST_F_TIMEOUT(teardown, a_lazy_unmount_in_motion_lets_clients_finish,
+	       SLOW_TEST_S)
+{
+	end_in_motion(_metadata, self, variant, end_by_unmounting,
+		      MOUNT_DETACHED);
+}
+
+static int end_by_stopping_the_server(FIXTURE_DATA(teardown) * self)
 {
 	unsigned int qid;
+	int err;
 
 	/* The threads end with requests in hand, then their rings close. */
-	test_fs_stop(&self->fs);
+	err = test_fs_stop(&self->fs);
 	for (qid = 0; qid < self->mount.nr_queues; qid++)
 		queue_close(&self->mount.queues[qid]);
 	mount_close_device(&self->mount);
+	return err;
 }
 
 TEST_F_TIMEOUT(teardown, a_server_may_end_in_motion, SLOW_TEST_S)
@@ -475,8 +503,8 @@ TEST_F_TIMEOUT(teardown, a_server_may_be_killed_in_motion, SLOW_TEST_S)
 		for (n = 0; n < 3; n++)
 			ASSERT_EQ(0, client_start(&client[n], ANY_CPU,
 						  use_until_the_end, &worker));
-		ASSERT_EQ(0, wait_for_operations(shared, 1 + 3 * round));
-		server_kill(&process);
+		ASSERT_EQ(0, wait_for_count(&shared->operations, 1 + 3 * round));
+		ASSERT_EQ(0, server_kill(&process));
 		for (n = 0; n < 3; n++)
 			expect_worker_ends(_metadata, &client[n], SERVER_KILLED,
 					   &variant->mode);
