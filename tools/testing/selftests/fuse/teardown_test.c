@@ -6,11 +6,13 @@
  */
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
@@ -285,6 +287,112 @@ TEST_F(teardown, a_killed_server_ends_requests_in_every_state)
 }
 
 /*
+ * Requests that the server cannot come to fetch
+ */
+
+/* The one who would have to answer is the one who asks. */
+static long ask_own_mount(void *arg)
+{
+	struct server *server = arg;
+	int err = mount_serve_in_steps(server->mount, server->mode);
+
+	if (err)
+		return err;
+	return access(server->mount->dir, R_OK) ? -errno : 0;
+}
+
+static void start_entangled(struct __test_metadata *_metadata,
+			    FIXTURE_DATA(teardown) * self,
+			    struct server *server, struct client *process)
+{
+	ASSERT_EQ(0, server_start(process, ask_own_mount, server));
+	mount_close_device(&self->mount);
+	ASSERT_EQ(0, mount_wait_until_waiting(&self->mount, 1));
+	ASSERT_EQ(0, client_wait_asleep(process));
+}
+
+#define NEVER_ENDS "7.2 without the series has no end to this"
+
+TEST_F(teardown, a_server_that_asks_its_own_mount_can_be_killed)
+{
+	struct server server = {
+		.mount = &self->mount, .mode = &variant->mode,
+	};
+	struct client process;
+
+	if (!kernel_has_bufrings(&self->mount))
+		SKIP(return, NEVER_ENDS);
+	start_entangled(_metadata, self, &server, &process);
+	ASSERT_EQ(0, server_kill(&process));
+	expect_all_released(_metadata, self, variant);
+}
+
+TEST_F(teardown, an_abort_frees_a_server_that_asks_its_own_mount)
+{
+	struct server server = {
+		.mount = &self->mount, .mode = &variant->mode,
+	};
+	struct client process;
+
+	if (!kernel_has_bufrings(&self->mount))
+		SKIP(return, NEVER_ENDS);
+	start_entangled(_metadata, self, &server, &process);
+	ASSERT_EQ(0, mount_abort(&self->mount));
+	EXPECT_EQ(-ECONNABORTED, server_result(&process));
+	ASSERT_EQ(0, server_kill(&process));
+	expect_all_released(_metadata, self, variant);
+}
+
+/* A server in a process of its own that answers everything */
+struct test_server {
+	struct fuse_mount *mount;
+	struct test_fs *fs;
+	const struct ring_mode *mode;
+};
+
+static long serve_all(void *arg)
+{
+	struct test_server *server = arg;
+
+	return test_fs_serve(server->fs, server->mount, server->mode,
+			     RING_FLAGS);
+}
+
+/* Once more than there are entries, so that one that is lost would be missed */
+TEST_F(teardown, clients_of_a_stopped_server_can_be_killed)
+{
+	struct test_server server = {
+		.mount = &self->mount, .fs = &self->fs, .mode = &variant->mode,
+	};
+	struct client process, client;
+	unsigned int n;
+
+	if (!kernel_has_bufrings(&self->mount))
+		SKIP(return, NEVER_ENDS);
+	ASSERT_EQ(0, server_start(&process, serve_all, &server));
+	ASSERT_EQ(0, server_result(&process));
+	mount_close_device(&self->mount);
+	client_kill(&process, SIGSTOP);
+	ASSERT_EQ(process.pid, waitpid(process.pid, NULL, WUNTRACED));
+	for (n = 0; n < variant->mode.depth + 1; n++) {
+		ASSERT_EQ(0, client_start(&client, self->cpu, need_buffer,
+					  self->mount.dir));
+		ASSERT_EQ(0, mount_wait_until_waiting(&self->mount, 1));
+		ASSERT_EQ(0, client_wait_asleep(&client));
+		client_kill(&client, SIGKILL);
+		ASSERT_EQ(-EPIPE, client_wait(&client, WAIT_MS));
+	}
+	client_kill(&process, SIGCONT);
+	for (n = 0; n < variant->mode.depth + 1; n++) {
+		ASSERT_EQ(0, client_start(&client, self->cpu, need_buffer,
+					  self->mount.dir));
+		EXPECT_EQ(-ENODATA, client_wait(&client, WAIT_MS));
+	}
+	ASSERT_EQ(0, server_kill(&process));
+	expect_all_released(_metadata, self, variant);
+}
+
+/*
  * While everything is in motion
  */
 
@@ -465,23 +573,9 @@ TEST_F_TIMEOUT(teardown, a_server_may_end_in_motion, SLOW_TEST_S)
 		      SERVER_EXITS);
 }
 
-struct killed_server {
-	struct fuse_mount *mount;
-	struct test_fs *fs;
-	const struct ring_mode *mode;
-};
-
-static long serve_until_killed(void *arg)
-{
-	struct killed_server *server = arg;
-
-	return test_fs_serve(server->fs, server->mount, server->mode,
-			     RING_FLAGS);
-}
-
 TEST_F_TIMEOUT(teardown, a_server_may_be_killed_in_motion, SLOW_TEST_S)
 {
-	struct killed_server server = {
+	struct test_server server = {
 		.mount = &self->mount, .fs = &self->fs, .mode = &variant->mode,
 	};
 	struct shared *shared = mmap(NULL, sizeof(*shared),
@@ -496,7 +590,7 @@ TEST_F_TIMEOUT(teardown, a_server_may_be_killed_in_motion, SLOW_TEST_S)
 		worker.file = mount_path(&self->mount, "data");
 		worker.dir = self->mount.dir;
 		shared->operations = 0;
-		ASSERT_EQ(0, server_start(&process, serve_until_killed,
+		ASSERT_EQ(0, server_start(&process, serve_all,
 					  &server));
 		ASSERT_EQ(0, server_result(&process));
 		mount_close_device(&self->mount);
