@@ -207,6 +207,33 @@ TEST_F(bad_reply, the_unique_id_of_an_interrupt_fails_the_request)
 	check_client(_metadata, self, -ENOENT);
 }
 
+static long look(void *arg)
+{
+	return access(arg, F_OK) ? -errno : 0;
+}
+
+/* Data that the server asks for comes as a request with the id it gave. */
+TEST_F(bad_reply, a_retrieve_with_the_id_0_gets_no_answer)
+{
+	struct {
+		struct fuse_out_header header;
+		struct fuse_notify_retrieve_out retrieve;
+	} note = {
+		.header = { .len = sizeof(note), .error = FUSE_NOTIFY_RETRIEVE },
+		.retrieve = { .nodeid = NODE_DATA, .size = 1 },
+	};
+
+	if (!kernel_has_bufrings(&self->mount))
+		SKIP(return, "this kernel warns about the id 0");
+	ASSERT_EQ(0, request_answer(&self->request));
+	check_client(_metadata, self, -ENODATA);
+	ASSERT_EQ(0, client_call_served(&self->mount, ANY_CPU, look,
+					mount_path(&self->mount, "data")));
+	ASSERT_EQ(sizeof(note), write(self->mount.dev_fd, &note, sizeof(note)));
+	EXPECT_EQ(0, mount_expect_silence(&self->mount));
+	EXPECT_EQ(0, mount_works(&self->mount));
+}
+
 TEST_F(bad_reply, a_notification_fails_the_request)
 {
 	EXPECT_EQ(0, commit_with_header(&self->request, 1, 0));
