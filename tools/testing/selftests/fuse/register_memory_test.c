@@ -508,6 +508,7 @@ struct entangled {
 	FIXTURE_DATA(memory) * self;
 	pid_t opener;
 	int opened_fd;
+	bool dirty;		/* what is mapped */
 	bool mapped;
 };
 
@@ -518,17 +519,36 @@ static long open_data(void *arg)
 	return fd < 0 ? -errno : fd;
 }
 
+static long open_and_read_data(void *arg)
+{
+	char buffer[PAYLOAD];
+	long fd = open_data(arg);
+
+	if (fd >= 0 && read(fd, buffer, sizeof(buffer)) != sizeof(buffer))
+		return -EIO;
+	return fd;
+}
+
+/* Returns a descriptor of the file that the opener has open. */
+static int opened_file(const struct entangled *entangled)
+{
+	int pidfd = syscall(__NR_pidfd_open, entangled->opener, 0);
+
+	return syscall(__NR_pidfd_getfd, pidfd, entangled->opened_fd, 0);
+}
+
 /* Puts the file that another process has open in the place of the pool. */
 static int map_over_pool(struct entangled *entangled)
 {
 	struct iovec *pool = pool_of(entangled->self);
-	int pidfd = syscall(__NR_pidfd_open, entangled->opener, 0);
-	int fd = syscall(__NR_pidfd_getfd, pidfd, entangled->opened_fd, 0);
+	int fd = opened_file(entangled);
 
 	if (fd < 0 || mmap(pool->iov_base, pool->iov_len,
 			   PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
 			   0) == MAP_FAILED)
 		return -errno;
+	if (entangled->dirty)
+		memset(pool->iov_base, 1, PAYLOAD);
 	__atomic_store_n(&entangled->mapped, true, __ATOMIC_SEQ_CST);
 	return 0;
 }
@@ -567,40 +587,95 @@ static int wait_until_mapped(struct entangled *entangled)
 	return 0;
 }
 
-TEST_F(memory, a_server_that_waits_for_its_own_mount_can_be_killed)
+static void become_entangled(struct __test_metadata *_metadata,
+			     FIXTURE_DATA(memory) * self,
+			     struct entangled *entangled, struct client *server,
+			     struct client *opener, long (*open)(void *path))
 {
-	struct client client, opener, server;
-	struct entangled *entangled;
-	long result;
-
-	if (variant->pinned)
-		SKIP(return, "pinned memory never faults");
-	entangled = mmap(NULL, sizeof(*entangled), PROT_READ | PROT_WRITE,
-			 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, entangled);
 	entangled->self = self;
 	entangled->opened_fd = -1;
 	/* Exiting processes must not send a FLUSH to a server that is gone. */
 	self->fs.open_flags = FOPEN_NOFLUSH;
 
-	ASSERT_EQ(0, server_start(&server, serve_from_own_mount, entangled));
+	ASSERT_EQ(0, server_start(server, serve_from_own_mount, entangled));
 	mount_close_device(&self->mount);
-	ASSERT_EQ(0, server_start(&opener, open_data,
+	ASSERT_EQ(0, server_start(opener, open,
 				  mount_path(&self->mount, "data")));
-	entangled->opener = opener.pid;
-	__atomic_store_n(&entangled->opened_fd, server_result(&opener),
+	entangled->opener = opener->pid;
+	__atomic_store_n(&entangled->opened_fd, server_result(opener),
 			 __ATOMIC_SEQ_CST);
 	ASSERT_LE(0, entangled->opened_fd);
 	ASSERT_EQ(0, wait_until_mapped(entangled));
+}
+
+static struct entangled *alloc_entangled(void)
+{
+	return mmap(NULL, sizeof(struct entangled), PROT_READ | PROT_WRITE,
+		    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+}
+
+TEST_F(memory, a_server_that_waits_for_its_own_mount_can_be_killed)
+{
+	struct entangled *entangled = alloc_entangled();
+	struct client client, opener, server;
+	long result;
+
+	if (variant->pinned)
+		SKIP(return, "pinned memory never faults");
+	ASSERT_NE(MAP_FAILED, entangled);
+	become_entangled(_metadata, self, entangled, &server, &opener,
+			 open_data);
 
 	/* A LOOKUP, which has its name in the payload, and the fault's READs */
-	ASSERT_EQ(0, client_start(&client, first_online_cpu(), look,
+	ASSERT_EQ(0, client_start(&client, first_usable_cpu(), look,
 				  mount_path(&self->mount, "absent")));
 	ASSERT_EQ(0, mount_wait_until_waiting(&self->mount, 2));
 	EXPECT_EQ(0, server_kill(&server));
 	/* The delivery fails, or the connection ends first. */
 	result = client_wait(&client, WAIT_MS);
 	if (result != -EFAULT)
+		EXPECT_EQ(-ECONNABORTED, result);
+	EXPECT_EQ(0, server_kill(&opener));
+	munmap(entangled, sizeof(*entangled));
+}
+
+static long write_back(void *arg)
+{
+	int fd = opened_file(arg);
+
+	return fd < 0 || fsync(fd) ? -errno : 0;
+}
+
+/*
+ * The page that a WRITE is copied to is the one that it writes back. A fatal
+ * signal ends the copy. The exit then waits for the rest of the mapping to be
+ * written back, as with any server that maps what it serves, until an abort.
+ */
+TEST_F(memory, a_server_that_waits_for_its_own_writeback_can_be_ended)
+{
+	struct entangled *entangled = alloc_entangled();
+	struct client client, opener, server;
+	long result;
+
+	if (variant->pinned)
+		SKIP(return, "pinned memory never faults");
+	ASSERT_NE(MAP_FAILED, entangled);
+	entangled->dirty = true;
+	/* The one buffer is the first pages of the file. */
+	self->mode.pool[0].nr = 1;
+	become_entangled(_metadata, self, entangled, &server, &opener,
+			 open_and_read_data);
+
+	ASSERT_EQ(0, client_start(&client, first_usable_cpu(), write_back,
+				  entangled));
+	ASSERT_EQ(0, mount_wait_until_waiting(&self->mount, 1));
+	ASSERT_EQ(0, client_wait_asleep(&client));
+	client_kill(&server, SIGKILL);
+	ASSERT_EQ(0, mount_abort(&self->mount));
+	EXPECT_EQ(0, server_kill(&server));
+	/* The error of a WRITE, of the FSYNC after them, or of the abort */
+	result = client_wait(&client, WAIT_MS);
+	if (result != -EIO && result != -EFAULT && result != -ENOTCONN)
 		EXPECT_EQ(-ECONNABORTED, result);
 	EXPECT_EQ(0, server_kill(&opener));
 	munmap(entangled, sizeof(*entangled));
