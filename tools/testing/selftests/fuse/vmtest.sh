@@ -260,18 +260,17 @@ boot_qemu()
 	# the time. User Mode Linux finds what SMAP finds: its kernel does not
 	# have the memory of its processes mapped.
 	[ "$accel" != tcg ] || cpu+=,-erms,-fsrm,-smap
-	# While it boots, 7.2 compares the clocks of two processors. The one that
-	# waits counts time in jiffies, and the other one may be waiting for it
-	# without interrupts, so that there are none: it hangs, once in a while.
-	params+=" tsc=nowatchdog"
 	shift 2
+	# tsc=nowatchdog: while it boots, 7.2 compares the clocks of two processors.
+	# The one that waits counts time in jiffies, and the other one may be waiting
+	# for it without interrupts, so that there are none: a hang, once in a while.
 	"$@" qemu-system-x86_64 -nodefaults -display none -no-reboot \
 		-machine q35 -accel "$accel$turns" -cpu "$cpu" "${count[@]}" \
 		-smp "$cpus" -m "$memory" -kernel "$image" \
 		-virtfs local,path=/,mount_tag=root,$share,readonly=on \
 		-virtfs local,path="$dir",mount_tag=report,$share \
 		-serial file:"$dir/kernel.log" -serial stdio \
-		-append "root=root rootfstype=9p rootflags=$root ro console=ttyS0 \
+		-append "root=root rootfstype=9p rootflags=$root ro console=ttyS0 tsc=nowatchdog \
 			vmtest_terminal=ttyS1 $params vmtest_report=$dir" \
 		2>>"$dir/engine.log"
 }
