@@ -507,19 +507,6 @@ static long make_request_with_handler(void *arg)
 	return make_request(arg);
 }
 
-static int wait_for_interrupt(struct fuse_mount *mount)
-{
-	const struct timespec pause = { .tv_nsec = 1000000 };
-	__u64 deadline = now_ms() + WAIT_MS;
-
-	while (!__atomic_load_n(&mount->interrupts, __ATOMIC_SEQ_CST)) {
-		if (!ms_until(deadline))
-			return -ETIMEDOUT;
-		nanosleep(&pause, NULL);
-	}
-	return 0;
-}
-
 /* The server learns of it if it has the request, and decides what comes of it. */
 TEST_F(buffers, a_signal_with_a_handler_takes_no_request_back)
 {
@@ -539,7 +526,7 @@ TEST_F(buffers, a_signal_with_a_handler_takes_no_request_back)
 	EXPECT_EQ(0, mount_expect_silence(&self->mount));
 	EXPECT_EQ(0, self->mount.interrupts);
 	client_kill(&a.client, SIGUSR1);
-	EXPECT_EQ(0, wait_for_interrupt(&self->mount));
+	EXPECT_EQ(0, wait_for_count(&self->mount.interrupts, 1));
 
 	ANSWER(&request);
 	FINISH(&a);

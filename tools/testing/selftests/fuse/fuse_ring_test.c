@@ -56,6 +56,22 @@ int ms_until(__u64 deadline)
 	return now < deadline ? (int)(deadline - now) : 0;
 }
 
+int wait_for_count(const unsigned int *counter, unsigned int count)
+{
+	const struct timespec pause = { .tv_nsec = 200000 };
+	__u64 deadline = now_ms() + WAIT_MS;
+
+	while (__atomic_load_n(counter, __ATOMIC_SEQ_CST) < count) {
+		if (!ms_until(deadline)) {
+			complain("counted only to %u of %u within %d ms",
+				 *counter, count, WAIT_MS);
+			return -ETIMEDOUT;
+		}
+		nanosleep(&pause, NULL);
+	}
+	return 0;
+}
+
 ssize_t read_text(const char *path, char *text, size_t size)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);

@@ -360,5 +360,10 @@ int drop_capability(unsigned int capability);
 __u64 now_ms(void);
 /* What is left of the time until then, 0 if it has passed */
 int ms_until(__u64 deadline);
+/*
+ * Waits until another thread or process has counted so far; a flag is a count
+ * of one. -ETIMEDOUT after WAIT_MS
+ */
+int wait_for_count(const unsigned int *counter, unsigned int count);
 
 #endif

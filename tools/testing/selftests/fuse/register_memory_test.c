@@ -12,7 +12,6 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "kselftest_harness.h"
@@ -509,7 +508,7 @@ struct entangled {
 	pid_t opener;
 	int opened_fd;
 	bool dirty;		/* what is mapped */
-	bool mapped;
+	unsigned int mapped;	/* a flag */
 };
 
 static long open_data(void *arg)
@@ -549,7 +548,7 @@ static int map_over_pool(struct entangled *entangled)
 		return -errno;
 	if (entangled->dirty)
 		memset(pool->iov_base, 1, PAYLOAD);
-	__atomic_store_n(&entangled->mapped, true, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&entangled->mapped, 1, __ATOMIC_SEQ_CST);
 	return 0;
 }
 
@@ -574,57 +573,44 @@ static long serve_from_own_mount(void *arg)
 	return err ?: mount_wait(mount, &request, WAIT_MS);
 }
 
-static int wait_until_mapped(struct entangled *entangled)
+/* A server whose pool is the file that the opener has open, see above */
+static struct entangled *become_entangled(struct __test_metadata *_metadata,
+					  FIXTURE_DATA(memory) * self,
+					  struct client *server,
+					  struct client *opener, bool dirty)
 {
-	const struct timespec pause = { .tv_nsec = 1000000 };
-	__u64 deadline = now_ms() + WAIT_MS;
+	struct entangled *entangled = mmap(NULL, sizeof(*entangled),
+					   PROT_READ | PROT_WRITE,
+					   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
-	while (!__atomic_load_n(&entangled->mapped, __ATOMIC_SEQ_CST)) {
-		if (now_ms() > deadline)
-			return -ETIMEDOUT;
-		nanosleep(&pause, NULL);
-	}
-	return 0;
-}
-
-static void become_entangled(struct __test_metadata *_metadata,
-			     FIXTURE_DATA(memory) * self,
-			     struct entangled *entangled, struct client *server,
-			     struct client *opener, long (*open)(void *path))
-{
+	ASSERT_NE(MAP_FAILED, entangled);
 	entangled->self = self;
+	entangled->dirty = dirty;
 	entangled->opened_fd = -1;
 	/* Exiting processes must not send a FLUSH to a server that is gone. */
 	self->fs.open_flags = FOPEN_NOFLUSH;
 
 	ASSERT_EQ(0, server_start(server, serve_from_own_mount, entangled));
 	mount_close_device(&self->mount);
-	ASSERT_EQ(0, server_start(opener, open,
+	ASSERT_EQ(0, server_start(opener, dirty ? open_and_read_data : open_data,
 				  mount_path(&self->mount, "data")));
 	entangled->opener = opener->pid;
 	__atomic_store_n(&entangled->opened_fd, server_result(opener),
 			 __ATOMIC_SEQ_CST);
 	ASSERT_LE(0, entangled->opened_fd);
-	ASSERT_EQ(0, wait_until_mapped(entangled));
-}
-
-static struct entangled *alloc_entangled(void)
-{
-	return mmap(NULL, sizeof(struct entangled), PROT_READ | PROT_WRITE,
-		    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_EQ(0, wait_for_count(&entangled->mapped, 1));
+	return entangled;
 }
 
 TEST_F(memory, a_server_that_waits_for_its_own_mount_can_be_killed)
 {
-	struct entangled *entangled = alloc_entangled();
 	struct client client, opener, server;
+	struct entangled *entangled;
 	long result;
 
 	if (variant->pinned)
 		SKIP(return, "pinned memory never faults");
-	ASSERT_NE(MAP_FAILED, entangled);
-	become_entangled(_metadata, self, entangled, &server, &opener,
-			 open_data);
+	entangled = become_entangled(_metadata, self, &server, &opener, false);
 
 	/* A LOOKUP, which has its name in the payload, and the fault's READs */
 	ASSERT_EQ(0, client_start(&client, first_usable_cpu(), look,
@@ -653,18 +639,15 @@ static long write_back(void *arg)
  */
 TEST_F(memory, a_server_that_waits_for_its_own_writeback_can_be_ended)
 {
-	struct entangled *entangled = alloc_entangled();
 	struct client client, opener, server;
+	struct entangled *entangled;
 	long result;
 
 	if (variant->pinned)
 		SKIP(return, "pinned memory never faults");
-	ASSERT_NE(MAP_FAILED, entangled);
-	entangled->dirty = true;
 	/* The one buffer is the first pages of the file. */
 	self->mode.pool[0].nr = 1;
-	become_entangled(_metadata, self, entangled, &server, &opener,
-			 open_and_read_data);
+	entangled = become_entangled(_metadata, self, &server, &opener, true);
 
 	ASSERT_EQ(0, client_start(&client, first_usable_cpu(), write_back,
 				  entangled));

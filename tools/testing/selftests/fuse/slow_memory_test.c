@@ -353,23 +353,10 @@ struct second_register {
 	FIXTURE_DATA(slow) * self;
 	struct ring_queue queue;
 	pid_t tid;
-	bool may_start;
-	bool ended;
+	unsigned int may_start;	/* a flag */
+	unsigned int ended;	/* another */
 	int result;
 };
-
-static int wait_for_flag(const bool *flag)
-{
-	const struct timespec pause = { .tv_nsec = 200000 };
-	__u64 deadline = now_ms() + WAIT_MS;
-
-	while (!__atomic_load_n(flag, __ATOMIC_SEQ_CST)) {
-		if (now_ms() > deadline)
-			return -ETIMEDOUT;
-		nanosleep(&pause, NULL);
-	}
-	return 0;
-}
 
 static void *register_second(void *arg)
 {
@@ -380,7 +367,7 @@ static void *register_second(void *arg)
 					 0, &second->self->mode, RING_FLAGS,
 					 FIXED_BUFFERS_AS_NEEDED);
 	if (!second->result)
-		second->result = wait_for_flag(&second->may_start);
+		second->result = wait_for_count(&second->may_start, 1);
 	if (!second->result)
 		second->result = queue_register(&second->queue, 1);
 	__atomic_store_n(&second->ended, true, __ATOMIC_SEQ_CST);
@@ -408,7 +395,7 @@ static long register_twice(void *arg)
 	if (!err)
 		err = queue_register(queue, 0);
 	if (!err)
-		err = wait_for_flag(&second->ended);
+		err = wait_for_count(&second->ended, 1);
 	return err ?: second->result;
 }
 

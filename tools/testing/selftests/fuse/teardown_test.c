@@ -14,7 +14,6 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "kselftest_harness.h"
@@ -303,9 +302,14 @@ static long ask_own_mount(void *arg)
 
 static void start_entangled(struct __test_metadata *_metadata,
 			    FIXTURE_DATA(teardown) * self,
-			    struct server *server, struct client *process)
+			    const FIXTURE_VARIANT(teardown) * variant,
+			    struct client *process)
 {
-	ASSERT_EQ(0, server_start(process, ask_own_mount, server));
+	struct server server = {
+		.mount = &self->mount, .mode = &variant->mode,
+	};
+
+	ASSERT_EQ(0, server_start(process, ask_own_mount, &server));
 	mount_close_device(&self->mount);
 	ASSERT_EQ(0, mount_wait_until_waiting(&self->mount, 1));
 	ASSERT_EQ(0, client_wait_asleep(process));
@@ -315,28 +319,22 @@ static void start_entangled(struct __test_metadata *_metadata,
 
 TEST_F(teardown, a_server_that_asks_its_own_mount_can_be_killed)
 {
-	struct server server = {
-		.mount = &self->mount, .mode = &variant->mode,
-	};
 	struct client process;
 
 	if (!kernel_has_bufrings(&self->mount))
 		SKIP(return, NEVER_ENDS);
-	start_entangled(_metadata, self, &server, &process);
+	start_entangled(_metadata, self, variant, &process);
 	ASSERT_EQ(0, server_kill(&process));
 	expect_all_released(_metadata, self, variant);
 }
 
 TEST_F(teardown, an_abort_frees_a_server_that_asks_its_own_mount)
 {
-	struct server server = {
-		.mount = &self->mount, .mode = &variant->mode,
-	};
 	struct client process;
 
 	if (!kernel_has_bufrings(&self->mount))
 		SKIP(return, NEVER_ENDS);
-	start_entangled(_metadata, self, &server, &process);
+	start_entangled(_metadata, self, variant, &process);
 	ASSERT_EQ(0, mount_abort(&self->mount));
 	EXPECT_EQ(-ECONNABORTED, server_result(&process));
 	ASSERT_EQ(0, server_kill(&process));
@@ -428,22 +426,6 @@ static long use_until_the_end(void *arg)
 			return -errno;
 		__atomic_add_fetch(&worker->shared->operations, 1,
 				   __ATOMIC_SEQ_CST);
-	}
-	return 0;
-}
-
-static int wait_for_count(const unsigned int *counter, unsigned int count)
-{
-	const struct timespec pause = { .tv_nsec = 200000 };
-	__u64 deadline = now_ms() + WAIT_MS;
-
-	while (__atomic_load_n(counter, __ATOMIC_SEQ_CST) < count) {
-		if (now_ms() > deadline) {
-			complain("only %u of %u operations within %d ms",
-				 *counter, count, WAIT_MS);
-			return -ETIMEDOUT;
-		}
-		nanosleep(&pause, NULL);
 	}
 	return 0;
 }
@@ -590,8 +572,7 @@ TEST_F_TIMEOUT(teardown, a_server_may_be_killed_in_motion, SLOW_TEST_S)
 		worker.file = mount_path(&self->mount, "data");
 		worker.dir = self->mount.dir;
 		shared->operations = 0;
-		ASSERT_EQ(0, server_start(&process, serve_all,
-					  &server));
+		ASSERT_EQ(0, server_start(&process, serve_all, &server));
 		ASSERT_EQ(0, server_result(&process));
 		mount_close_device(&self->mount);
 		for (n = 0; n < 3; n++)
