@@ -131,7 +131,8 @@ bool client_runs(const struct client *client)
 	return poll(&pollfd, 1, 0) == 0;
 }
 
-int client_wait_asleep(const struct client *client)
+/* Waits until it is in one of these states, which are letters as in ps(1). */
+static int wait_for_state(const struct client *client, const char *states)
 {
 	const struct timespec pause = { .tv_nsec = 1000000 };
 	__u64 deadline = now_ms() + WAIT_MS;
@@ -143,15 +144,25 @@ int client_wait_asleep(const struct client *client)
 			return complain_errno(path);
 		/* After the name, which may hold anything */
 		state = strrchr(text, ')');
-		if (state && (state[2] == 'S' || state[2] == 'D'))
+		if (state && state[2] && strchr(states, state[2]))
 			return 0;
 		if (!ms_until(deadline)) {
-			complain("client %d does not sleep: %s", client->pid,
-				 text);
+			complain("client %d is in no state of %s: %s",
+				 client->pid, states, text);
 			return -ETIMEDOUT;
 		}
 		nanosleep(&pause, NULL);
 	}
+}
+
+int client_wait_asleep(const struct client *client)
+{
+	return wait_for_state(client, "SD");
+}
+
+int client_wait_blocked(const struct client *client)
+{
+	return wait_for_state(client, "D");
 }
 
 /* End of file instead of a result: it was killed. */

@@ -335,6 +335,8 @@ bool client_runs(const struct client *client);
  * queued: who needs it queued waits for this too.
  */
 int client_wait_asleep(const struct client *client);
+/* Waits until it sleeps so that no signal but a fatal one ends it, if that. */
+int client_wait_blocked(const struct client *client);
 void client_kill(struct client *client, int signal);
 /* Where this process may run, which need not be everywhere */
 int first_usable_cpu(void);

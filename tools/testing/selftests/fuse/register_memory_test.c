@@ -651,8 +651,7 @@ TEST_F(memory, a_server_that_waits_for_its_own_writeback_can_be_ended)
 
 	ASSERT_EQ(0, client_start(&client, first_usable_cpu(), write_back,
 				  entangled));
-	ASSERT_EQ(0, mount_wait_until_waiting(&self->mount, 1));
-	ASSERT_EQ(0, client_wait_asleep(&client));
+	ASSERT_EQ(0, client_wait_blocked(&server));
 	client_kill(&server, SIGKILL);
 	ASSERT_EQ(0, mount_abort(&self->mount));
 	EXPECT_EQ(0, server_kill(&server));
