@@ -346,6 +346,61 @@ TEST_F(slow, an_abort_while_a_commit_waits_for_headers)
 }
 
 /*
+ * The io_uring of the first queue is locked while memory is pinned for its
+ * fixed buffers. An abort has to take back that queue's idle entries, and
+ * waits; the request that the server has of another queue must not.
+ */
+static long lock_first_ring(void *arg)
+{
+	FIXTURE_DATA(slow) * self = arg;
+	struct iovec memory = { .iov_len = FILE_SIZE };
+	int fd = open_file(self, "data");
+	struct ring_request held;
+	int err;
+
+	if (fd < 0)
+		return fd;
+	memory.iov_base = mmap(NULL, memory.iov_len, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE, fd, 0);
+	if (memory.iov_base == MAP_FAILED)
+		return -errno;
+	err = mount_serve_in_steps(&self->mount, &self->mode);
+	if (!err)
+		err = mount_wait(&self->mount, &held, WAIT_MS);
+	if (!err)
+		err = io_uring_register_buffers(&self->mount.queues[0].ring,
+						&memory, 1);
+	return err ?: wait_for_the_end(self);
+}
+
+static long abort_mount(void *arg)
+{
+	return mount_abort(arg);
+}
+
+TEST_F(slow, an_abort_that_waits_for_an_io_uring_ends_requests_of_others)
+{
+	struct client aborter, client;
+	struct ring_request read;
+	int cpu = possible_cpus() - 1;
+
+	while (cpu && !cpu_is_usable(cpu))
+		cpu--;
+	if (!cpu)
+		SKIP(return, "only the first processor, and so one queue, can be used");
+	start_server(_metadata, self, lock_first_ring);
+	ASSERT_EQ(0, client_start(&client, cpu, look, self->mount.dir));
+	ASSERT_EQ(0, mount_wait_for(&self->other, FUSE_READ, &read));
+	ASSERT_EQ(0, server_start(&aborter, abort_mount, &self->mount));
+	EXPECT_EQ(-ECONNABORTED, client_wait(&client, WAIT_MS));
+	ASSERT_EQ(0, request_answer(&read));
+	EXPECT_EQ(0, server_result_served(&self->other, &self->server));
+	EXPECT_EQ(0, server_result(&aborter));
+	EXPECT_EQ(0, server_kill(&aborter));
+	expect_nothing_pinned(_metadata, self);
+}
+
+/*
  * Two threads of a server make the same queue. The first waits for a page of
  * its pool, so the second, whose own memory is there, has to wait for it.
  */
