@@ -229,7 +229,8 @@ bool fuse_ring_req_zero_copied(const struct fuse_ring_req *req);
  * @req: the request
  * @error: 0 or a negative errno for the client
  * @iov: the reply's data, NULL if there is none. A part that is already in
- *	its place in the payload buffer is not copied.
+ *	its place in the payload buffer is not copied; only the last one may be
+ *	in another place of that buffer.
  * @count: entries of @iov
  *
  * Return: 0 if it is on its way to the kernel; -EMSGSIZE if the data does not

@@ -1060,12 +1060,17 @@ int fuse_ring_reply(struct fuse_ring_req *req, int error,
 
 	req->error = error;
 	req->reply_len = len;
-	for (n = 0, len = 0; !error && n < count; n++) {
-		char *place = (char *)req->payload + len;
+	/*
+	 * From the end, as it is the last part that may be what the request
+	 * brought, which those before it may go over.
+	 */
+	for (n = count; !error && n--;) {
+		char *place;
 
+		len -= iov[n].iov_len;
+		place = (char *)req->payload + len;
 		if (iov[n].iov_base != place)
 			memmove(place, iov[n].iov_base, iov[n].iov_len);
-		len += iov[n].iov_len;
 	}
 	req_put(req);
 	return 0;
