@@ -331,7 +331,7 @@ static void take_request(struct fuse_ring_req *req)
 	req->fd = -1;
 	req->done = 0;
 	atomic_store(&req->holders, 2);
-	queue->generation = (queue->generation + 1) & 0x7fffffff;
+	queue->generation = (queue->generation + 1) & 0x3fffffff;
 	atomic_store(&req->cookie, RING_COOKIE |
 		     (uint64_t)queue->generation << 32 |
 		     (uint64_t)queue->qid << 16 | req->slot);

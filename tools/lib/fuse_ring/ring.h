@@ -47,8 +47,11 @@ struct fuse_ring_req {
 	struct work work;
 };
 
-/* Set in cookies, never in what the kernel gives requests as their unique */
-#define RING_COOKIE		(1ULL << 63)
+/*
+ * Set in cookies, never in what the kernel gives requests as their unique: it
+ * counts up, and the highest bit says that it sent one again
+ */
+#define RING_COOKIE		(1ULL << 62)
 
 struct fuse_ring_options ring_options_or_default(const struct fuse_ring_options *options);
 void ring_log(const struct fuse_ring_options *options, const char *format, ...)
