@@ -805,7 +805,7 @@ static int start_threads(struct fuse_ring *ring)
 	return err;
 }
 
-/* The kernel has a queue for every CPU there can be. */
+/* The kernel has a queue for every CPU there can be, numbered without gaps. */
 static unsigned int possible_cpus(void)
 {
 	FILE *file = fopen("/sys/devices/system/cpu/possible", "re");
@@ -816,7 +816,7 @@ static unsigned int possible_cpus(void)
 		n = fscanf(file, "%u-%u", &first, &last);
 		if (n < 1)
 			break;
-		cpus = (n == 2 ? last : first) + 1;
+		cpus += (n == 2 ? last : first) - first + 1;
 		c = fgetc(file);
 		if (c != ',')
 			break;
