@@ -96,7 +96,9 @@ static int parse_pool(struct fuse_ring_options *options, const char *text)
 	if (*text++ != ':' || !size || size > UINT32_MAX >> shift)
 		return -EINVAL;
 	size <<= shift;
-	if (options->nr_pools && size <= pool[-1].buf_size)
+	/* What counts are whole pages. */
+	if (options->nr_pools &&
+	    queue_page_align(size) <= queue_page_align(pool[-1].buf_size))
 		return -EINVAL;
 	if (parse_count(text, 1, 65535, &pool->nr) < 0)
 		return -EINVAL;

@@ -36,6 +36,9 @@ enum completion {
  */
 #define SPARE_ENTRIES 112
 
+/* Of all pools of a queue together: one number says that there is none. */
+#define MAX_BUFFERS RING_NO_BUFFER
+
 /* SQEs; they are submitted before they are more. */
 #define MAX_SQES 1024
 
@@ -875,6 +878,26 @@ static struct fuse_ring *ring_alloc(unsigned int nr_queues)
 	return ring;
 }
 
+/* What the kernel would refuse for good, as the mode is not the reason */
+static bool pools_make_sense(const struct fuse_ring_options *options)
+{
+	const struct fuse_ring_pool *pool = options->pool;
+	unsigned long buffers = 0;
+	unsigned int n;
+
+	if (options->nr_pools > FUSE_RING_MAX_POOLS)
+		return false;
+	for (n = 0; n < options->nr_pools; n++) {
+		if (!pool[n].nr || !pool[n].buf_size)
+			return false;
+		if (n && queue_page_align(pool[n].buf_size) <=
+			 queue_page_align(pool[n - 1].buf_size))
+			return false;
+		buffers += pool[n].nr;
+	}
+	return buffers <= MAX_BUFFERS;
+}
+
 int ring_prepare(struct fuse_ring **result,
 		 const struct fuse_ring_connection *connection,
 		 const struct fuse_ring_options *given, uint32_t headroom,
@@ -886,7 +909,7 @@ int ring_prepare(struct fuse_ring **result,
 	int err;
 
 	*result = NULL;
-	if (options.depth > 65535 || options.nr_pools > FUSE_RING_MAX_POOLS)
+	if (options.depth > 65535 || !pools_make_sense(&options))
 		return -EINVAL;
 	err = best_mode(connection, &options, &mode);
 	if (err)

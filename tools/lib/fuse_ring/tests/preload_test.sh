@@ -584,6 +584,8 @@ test_case nonsense.depth_text 100 nonsense FUSE_RING_DEPTH 16x \
 	'ring_depth=16x makes no sense and is ignored'
 test_case nonsense.pool 100 nonsense FUSE_RING_POOL 4k \
 	'ring_pool=4k makes no sense and is ignored'
+test_case nonsense.pools_of_a_page 100 nonsense FUSE_RING_POOL 1k:4,4k:16 \
+	'ring_pool=4k:16 makes no sense and is ignored'
 test_case nonsense.workers 100 nonsense FUSE_RING_WORKERS -1 \
 	'ring_workers=-1 makes no sense and is ignored'
 test_case options_are_followed 100 options_are_followed
