@@ -302,8 +302,8 @@ int fuse_ring_reply_fd(struct fuse_req *req, int fd, off_t offset, size_t size,
 
 /**
  * fuse_ring_zero_copy_open() - opt a file in to zero-copy
- * @req: an OPEN or CREATE request about to be answered with success, in the
- *	thread that libfuse called the operation in
+ * @req: an OPEN, CREATE or TMPFILE request about to be answered with success,
+ *	in the thread that libfuse called the operation in
  *
  * Only for files whose every READ and WRITE is answered with
  * fuse_ring_reply_fd() or with an error: their data is not in memory. Without

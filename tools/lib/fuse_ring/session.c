@@ -50,8 +50,8 @@ static __thread struct session *answers_init;
 static void opt_in(const struct fuse_ring_req *req, struct iovec *iov,
 		   int count, void *copy, size_t size)
 {
-	size_t at = req->in.opcode == FUSE_CREATE ?
-		    sizeof(struct fuse_entry_out) : 0;
+	size_t at = req->in.opcode == FUSE_OPEN ?
+		    0 : sizeof(struct fuse_entry_out);
 	struct fuse_open_out *open = (void *)((char *)copy + at);
 
 	if (count != 2 || iov[1].iov_len > size ||
@@ -302,9 +302,15 @@ int fuse_ring_reply_fd(fuse_req_t req, int fd, off_t offset, size_t size,
 
 void fuse_ring_zero_copy_open(fuse_req_t req)
 {
+	uint32_t opcode;
+
 	(void)req;
-	if (current)
-		current->zero_copy_open = true;
+	if (!current)
+		return;
+	opcode = current->in.opcode;
+	current->zero_copy_open = opcode == FUSE_OPEN ||
+				  opcode == FUSE_CREATE ||
+				  opcode == FUSE_TMPFILE;
 }
 
 /*
