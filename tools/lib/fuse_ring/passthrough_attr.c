@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/statvfs.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -180,13 +181,77 @@ void op_statfs(fuse_req_t req, fuse_ino_t ino)
 		fuse_reply_statfs(req, &st);
 }
 
+/* May who asks for it set the mode of a file with a set-group-ID bit? */
+static bool keeps_setgid(fuse_req_t req, gid_t gid)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	gid_t groups[1024];
+	int n;
+
+	if (!ctx->uid || ctx->gid == gid)
+		return true;
+	n = fuse_req_getgroups(req, 1024, groups);
+	if (n > 1024)
+		n = 1024;
+	while (n > 0)
+		if (groups[--n] == gid)
+			return true;
+	return false;
+}
+
+static int clear_setgid(int fd)
+{
+	struct fd_path path = fd_path(fd);
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return -errno;
+	if (st.st_mode & S_ISGID && chmod(path.text, st.st_mode & 05777))
+		return -errno;
+	return 0;
+}
+
+/*
+ * An ACL sets the mode, too, and clears a set-group-ID bit unless root or a
+ * member of the file's group asks for it. Of these, the server may be neither
+ * or both.
+ */
+static int set_acl(fuse_req_t req, const struct inode *inode, const char *name,
+		   const char *value, size_t size, int flags)
+{
+	const struct passthrough *pt = passthrough_of(req);
+	struct fd_path path = fd_path(inode->fd);
+	bool had_bit, keeps;
+	struct stat st;
+	int ret, err;
+
+	if (fstat(inode->fd, &st))
+		return -errno;
+	had_bit = st.st_mode & S_ISGID;
+	keeps = had_bit && keeps_setgid(req, st.st_gid);
+	err = keeps ? caller_allow_setgid(pt, true) : 0;
+	if (err)
+		return err;
+	ret = setxattr(path.text, name, value, size, flags) ? -errno : 0;
+	if (keeps)
+		err = caller_allow_setgid(pt, false);
+	else if (had_bit && !ret)
+		err = clear_setgid(inode->fd);
+	return ret ? ret : err;
+}
+
 void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name,
 		 const char *value, size_t size, int flags)
 {
-	struct fd_path path = fd_path(inode_fd(req, ino));
-	int ret = setxattr(path.text, name, value, size, flags);
+	const struct inode *inode = inode_of(req, ino);
+	struct fd_path path = fd_path(inode->fd);
+	int err;
 
-	fuse_reply_err(req, ret ? errno : 0);
+	if (!strcmp(name, "system.posix_acl_access"))
+		err = set_acl(req, inode, name, value, size, flags);
+	else
+		err = setxattr(path.text, name, value, size, flags) ? -errno : 0;
+	fuse_reply_err(req, -err);
 }
 
 void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)

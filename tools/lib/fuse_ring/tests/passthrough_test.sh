@@ -239,6 +239,16 @@ access_control_lists()
 	touch dir/file
 	mkdir dir/sub
 	(umask 077; touch dir/private; mkdir dir/sub/private)
+	# Who is not in its group cannot have a list and the set-group-ID bit.
+	local group
+	for group in 0 7 $nobody; do
+		mkdir "dir/of_$group" "dir/by_root_$group"
+		chown "$nobody:$group" "dir/of_$group" "dir/by_root_$group"
+		chmod 2775 "dir/of_$group" "dir/by_root_$group"
+		groups=--groups=7 as_nobody \
+			setfattr -n system.posix_acl_access -v "$acl" "dir/of_$group"
+		setfattr -n system.posix_acl_access -v "$acl" "dir/by_root_$group"
+	done
 	getfattr -R -d -m '^system' -e hex dir
 	find dir -printf '%p %m\n' | sort
 	echo text >dir/file
