@@ -114,13 +114,14 @@ static int map_file_over(struct iovec *region, int fd)
 	return memory == MAP_FAILED ? -errno : 0;
 }
 
-/* Registers all queues, with headers or pools that are slow. */
-static int register_slow(FIXTURE_DATA(slow) * self, int fd, bool headers)
+/* Registers queues from the @first on, with headers or pools that are slow. */
+static int register_slow_from(FIXTURE_DATA(slow) * self, unsigned int first,
+			      int fd, bool headers)
 {
 	unsigned int qid;
 	int err = 0;
 
-	for (qid = 0; qid < self->mount.nr_queues && !err; qid++) {
+	for (qid = first; qid < self->mount.nr_queues && !err; qid++) {
 		struct ring_queue *queue = &self->mount.queues[qid];
 
 		err = queue_open(&self->mount, qid, &self->mode);
@@ -131,6 +132,11 @@ static int register_slow(FIXTURE_DATA(slow) * self, int fd, bool headers)
 			err = queue_register(queue, 0);
 	}
 	return err;
+}
+
+static int register_slow(FIXTURE_DATA(slow) * self, int fd, bool headers)
+{
+	return register_slow_from(self, 0, fd, headers);
 }
 
 static long register_slow_headers(void *arg)
@@ -378,16 +384,25 @@ static long abort_mount(void *arg)
 	return mount_abort(arg);
 }
 
-TEST_F(slow, an_abort_that_waits_for_an_io_uring_ends_requests_of_others)
+static int last_usable_cpu(void)
 {
-	struct client aborter, client;
-	struct ring_request read;
 	int cpu = possible_cpus() - 1;
 
 	while (cpu && !cpu_is_usable(cpu))
 		cpu--;
+	return cpu;
+}
+
+#define ONE_QUEUE "only the first processor, and so one queue, can be used"
+
+TEST_F(slow, an_abort_that_waits_for_an_io_uring_ends_requests_of_others)
+{
+	struct client aborter, client;
+	struct ring_request read;
+	int cpu = last_usable_cpu();
+
 	if (!cpu)
-		SKIP(return, "only the first processor, and so one queue, can be used");
+		SKIP(return, ONE_QUEUE);
 	start_server(_metadata, self, lock_first_ring);
 	ASSERT_EQ(0, client_start(&client, cpu, look, self->mount.dir));
 	ASSERT_EQ(0, mount_wait_for(&self->other, FUSE_READ, &read));
@@ -398,6 +413,73 @@ TEST_F(slow, an_abort_that_waits_for_an_io_uring_ends_requests_of_others)
 	EXPECT_EQ(0, server_result(&aborter));
 	EXPECT_EQ(0, server_kill(&aborter));
 	expect_nothing_pinned(_metadata, self);
+}
+
+/*
+ * The same, but the other request is still on its way when the abort looks for
+ * it: its delivery waits for a page, too. Each ring has a process of its own.
+ */
+static long lock_ring_of_first_queue(void *arg)
+{
+	FIXTURE_DATA(slow) * self = arg;
+	struct iovec memory = { .iov_len = FILE_SIZE };
+	int fd = open_file(self, "opted_in");
+	int err;
+
+	if (fd < 0)
+		return fd;
+	memory.iov_base = mmap(NULL, memory.iov_len, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE, fd, 0);
+	if (memory.iov_base == MAP_FAILED)
+		return -errno;
+	err = queue_open(&self->mount, 0, &self->mode);
+	if (!err)
+		err = queue_register(&self->mount.queues[0], 0);
+	if (!err)
+		err = io_uring_register_buffers(&self->mount.queues[0].ring,
+						&memory, 1);
+	return err ?: wait_for_the_end(self);
+}
+
+static long deliver_slowly_on_other_queues(void *arg)
+{
+	FIXTURE_DATA(slow) * self = arg;
+	int fd = open_file(self, "data");
+	int err;
+
+	if (fd < 0)
+		return fd;
+	err = register_slow_from(self, 1, fd,
+				 !(self->mode.flags & FUSE_URING_PINNED_HEADERS));
+	return err ?: wait_for_the_end(self);
+}
+
+TEST_F(slow, an_abort_that_waits_for_an_io_uring_ends_requests_being_sent)
+{
+	struct client aborter, client, locker;
+	struct ring_request lock_read, send_read;
+	int cpu = last_usable_cpu();
+
+	if (variant->flags == PINNED_FLAGS)
+		SKIP(return, "pinned memory is always there");
+	if (!cpu)
+		SKIP(return, ONE_QUEUE);
+	ASSERT_EQ(0, server_start(&locker, lock_ring_of_first_queue, self));
+	start_server(_metadata, self, deliver_slowly_on_other_queues);
+	ASSERT_EQ(0, mount_wait_for(&self->other, FUSE_READ, &lock_read));
+	ASSERT_EQ(0, client_start(&client, cpu, get_value, self->mount.dir));
+	ASSERT_EQ(0, mount_wait_for(&self->other, FUSE_READ, &send_read));
+	ASSERT_EQ(0, server_start(&aborter, abort_mount, &self->mount));
+	ASSERT_EQ(0, client_wait_blocked(&aborter));
+	ASSERT_EQ(0, request_answer(&send_read));
+	EXPECT_EQ(-ECONNABORTED, client_wait(&client, WAIT_MS));
+	ASSERT_EQ(0, request_answer(&lock_read));
+	EXPECT_EQ(0, server_result_served(&self->other, &locker));
+	EXPECT_EQ(0, server_result_served(&self->other, &self->server));
+	EXPECT_EQ(0, server_result(&aborter));
+	EXPECT_EQ(0, server_kill(&aborter));
+	expect_nothing_pinned(_metadata, self);
+	EXPECT_EQ(0, server_kill(&locker));
 }
 
 /*
