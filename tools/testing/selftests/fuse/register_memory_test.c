@@ -632,6 +632,16 @@ static long write_back(void *arg)
 	return fd < 0 || fsync(fd) ? -errno : 0;
 }
 
+/* The error of a WRITE, of the FSYNC after them, or of the abort */
+static void expect_write_back_fails(struct __test_metadata *_metadata,
+				    struct client *client)
+{
+	long result = client_wait(client, WAIT_MS);
+
+	if (result != -EIO && result != -EFAULT && result != -ENOTCONN)
+		EXPECT_EQ(-ECONNABORTED, result);
+}
+
 /*
  * The page that a WRITE is copied to is the one that it writes back. A fatal
  * signal ends the copy. The exit then waits for the rest of the mapping to be
@@ -641,7 +651,6 @@ TEST_F(memory, a_server_that_waits_for_its_own_writeback_can_be_ended)
 {
 	struct client client, opener, server;
 	struct entangled *entangled;
-	long result;
 
 	if (variant->pinned)
 		SKIP(return, "pinned memory never faults");
@@ -655,10 +664,50 @@ TEST_F(memory, a_server_that_waits_for_its_own_writeback_can_be_ended)
 	client_kill(&server, SIGKILL);
 	ASSERT_EQ(0, mount_abort(&self->mount));
 	EXPECT_EQ(0, server_kill(&server));
-	/* The error of a WRITE, of the FSYNC after them, or of the abort */
-	result = client_wait(&client, WAIT_MS);
-	if (result != -EIO && result != -EFAULT && result != -ENOTCONN)
-		EXPECT_EQ(-ECONNABORTED, result);
+	expect_write_back_fails(_metadata, &client);
+	EXPECT_EQ(0, server_kill(&opener));
+	munmap(entangled, sizeof(*entangled));
+}
+
+/* A fault here waits for the writeback, too, and has the page locked. */
+static long write_to_page(void *arg)
+{
+	int fd = opened_file(arg);
+	char *page = mmap(NULL, PAYLOAD, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+			  0);
+
+	if (page == MAP_FAILED)
+		return -errno;
+	*page = 2;
+	return 0;
+}
+
+/* The same, but it is the lock of the page that the server waits for. */
+TEST_F(memory, a_server_that_waits_for_a_locked_page_can_be_ended)
+{
+	struct client client, opener, server, writer;
+	struct entangled *entangled;
+
+	if (variant->pinned)
+		SKIP(return, "pinned memory never faults");
+	self->mode.pool[0].nr = 1;
+	entangled = become_entangled(_metadata, self, &server, &opener, true);
+
+	client_kill(&server, SIGSTOP);
+	ASSERT_EQ(server.pid, waitpid(server.pid, NULL, WUNTRACED));
+	ASSERT_EQ(0, client_start(&client, first_usable_cpu(), write_back,
+				  entangled));
+	ASSERT_EQ(0, mount_wait_until_waiting(&self->mount, 1));
+	ASSERT_EQ(0, client_wait_asleep(&client));
+	ASSERT_EQ(0, server_start(&writer, write_to_page, entangled));
+	ASSERT_EQ(0, client_wait_blocked(&writer));
+	client_kill(&server, SIGCONT);
+	ASSERT_EQ(0, client_wait_blocked(&server));
+	client_kill(&server, SIGKILL);
+	ASSERT_EQ(0, mount_abort(&self->mount));
+	EXPECT_EQ(0, server_kill(&server));
+	expect_write_back_fails(_metadata, &client);
+	EXPECT_EQ(0, server_kill(&writer));
 	EXPECT_EQ(0, server_kill(&opener));
 	munmap(entangled, sizeof(*entangled));
 }
