@@ -532,6 +532,7 @@ TEST_F(buffers, a_signal_with_a_handler_takes_no_request_back)
 	FINISH(&a);
 	/* Its INTERRUPT follows it. */
 	ARRIVES(&request, 11);
+	EXPECT_EQ(0, wait_for_count(&self->mount.interrupts, 2));
 	ANSWER(&request);
 	FINISH(&b);
 }
