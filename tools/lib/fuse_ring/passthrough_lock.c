@@ -40,16 +40,23 @@ struct lock_owner {
  * POSIX locks
  */
 
-/* As much as the file's mode allows: the kind of lock asks for no more. */
+/*
+ * As much as the file's mode allows, and its attributes, which may say that it
+ * is only appended to or not changed: the kind of lock asks for no more.
+ */
 static int open_for_locks(struct passthrough *pt, const struct inode *inode)
 {
-	static const int modes[] = { O_RDWR, O_RDONLY, O_WRONLY };
+	static const int modes[] = {
+		O_RDWR, O_RDWR | O_APPEND, O_RDONLY,
+		O_WRONLY, O_WRONLY | O_APPEND,
+	};
 	int fd = -EINVAL;
 	size_t i;
 
 	for (i = 0; i < sizeof(modes) / sizeof(*modes); i++) {
 		fd = inode_open(pt, inode->fd, modes[i]);
-		if (fd != -EACCES && fd != -EROFS && fd != -ETXTBSY)
+		if (fd != -EACCES && fd != -EROFS && fd != -ETXTBSY &&
+		    fd != -EPERM)
 			break;
 	}
 	return fd;

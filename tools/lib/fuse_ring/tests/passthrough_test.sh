@@ -421,6 +421,17 @@ posix_locks()
 	"$file_ops" posix-locks file ./file
 }
 
+# Which can be had, although the file cannot be opened for anything else
+locks_of_protected_files()
+{
+	touch file
+	chattr +a file
+	python3 -c 'import fcntl; fcntl.lockf(open("file", "a"), fcntl.LOCK_EX)'
+	chattr -a +i file
+	python3 -c 'import fcntl; fcntl.lockf(open("file"), fcntl.LOCK_SH)'
+	chattr -i file
+}
+
 flocks()
 {
 	"$file_ops" flocks file ./file
@@ -480,8 +491,9 @@ compared=(a_tree_of_2000_files names renames links extended_attributes
 	modes_owners_and_times special_files other_users
 	writers_lose_set_user_id data_of_all_sizes direct_io truncation append
 	memory_maps partial_pages holes space copies_within statfs
-	unlinked_files exclusive_creation posix_locks flocks waiters_for_a_lock
-	more_waiters_than_entries a_directory_of_10000 many_at_once)
+	unlinked_files exclusive_creation posix_locks locks_of_protected_files
+	flocks waiters_for_a_lock more_waiters_than_entries a_directory_of_10000
+	many_at_once)
 
 # Everything about the files below a directory that programs rely on
 manifest()
