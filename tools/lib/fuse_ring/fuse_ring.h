@@ -306,8 +306,10 @@ int fuse_ring_reply_fd(struct fuse_req *req, int fd, off_t offset, size_t size,
  *	in the thread that libfuse called the operation in
  *
  * Only for files whose every READ and WRITE is answered with
- * fuse_ring_reply_fd() or with an error: their data is not in memory. Without
- * effect where zero-copy is not on.
+ * fuse_ring_reply_fd() or with an error: their data is not in memory. The file
+ * that it comes from or goes to has to know more than read() and write():
+ * files that the kernel makes up, as in /proc, may not, and the client gets
+ * EFAULT. Without effect where zero-copy is not on.
  */
 void fuse_ring_zero_copy_open(struct fuse_req *req);
 

@@ -8,9 +8,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "passthrough.h"
@@ -50,6 +52,21 @@ static void tell_it_never_waits(const struct passthrough *pt,
 		      O_NONBLOCK | O_DIRECT);
 }
 
+/*
+ * Files that the kernel makes up, as in /proc, may know read() and write()
+ * only, which io_uring does not use for zero-copied data. Their file systems
+ * have no blocks, and neither has a tmpfs without a limit.
+ */
+static bool knows_zero_copy(const struct passthrough *pt,
+			    const struct inode *inode, int fd)
+{
+	struct statfs fs;
+
+	return inode->dev == pt->memory_dev ||
+	       (!fstatfs(fd, &fs) &&
+		(fs.f_blocks || fs.f_type == TMPFS_MAGIC));
+}
+
 static void set_caching(const struct passthrough *pt,
 			struct fuse_file_info *fi)
 {
@@ -75,7 +92,8 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	tell_it_never_waits(pt, inode, fd, flags);
 	fi->fh = fd;
 	set_caching(pt, fi);
-	fuse_ring_zero_copy_open(req);
+	if (knows_zero_copy(pt, inode, fd))
+		fuse_ring_zero_copy_open(req);
 	/* There will be no RELEASE. */
 	if (fuse_reply_open(req, fi))
 		close(fd);
@@ -99,8 +117,9 @@ static void reply_created(fuse_req_t req, int fd, struct fuse_file_info *fi)
 	}
 	fi->fh = fd;
 	set_caching(pt, fi);
-	fuse_ring_zero_copy_open(req);
 	inode = inode_of(req, entry.ino);
+	if (knows_zero_copy(pt, inode, fd))
+		fuse_ring_zero_copy_open(req);
 	if (fuse_reply_create(req, &entry, fi)) {
 		close(fd);
 		inode_forget(pt, inode, 1);

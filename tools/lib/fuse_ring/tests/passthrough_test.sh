@@ -764,6 +764,21 @@ mounts_on_its_own_source()
 	within 30 no_process || complain 'the server stays'
 }
 
+# Some of them cannot be zero-copied, and have no size.
+shows_files_of_the_kernel()
+{
+	local mode file
+
+	for mode in zero-copy pinned; do
+		start "$program" -o ring=$mode,cache=never /proc "$mnt" || return
+		for file in version 1/status; do
+			[ "$(head -n 1 "$mnt/$file")" = "$(head -n 1 "/proc/$file")" ] ||
+				complain "$mode: $file is something else"
+		done
+		unmount_alone
+	done
+}
+
 is_not_shown_in_itself()
 {
 	start "$program" "$work" "$mnt" || return
@@ -846,7 +861,8 @@ no_process_of_user()
 }
 
 servers=(says_what_is_wrong goes_into_the_background mounts_on_its_own_source
-	is_not_shown_in_itself keeps_access_control_lists ends_at_a_signal
+	shows_files_of_the_kernel is_not_shown_in_itself
+	keeps_access_control_lists ends_at_a_signal
 	ends_while_a_lock_is_waited_for serves_an_ordinary_user)
 
 # What the options of this run rule out
@@ -1043,7 +1059,8 @@ file_ops=$(dirname "$program")/file_ops
 libfuse=$("$program" --version | sed -n 's/^FUSE library version //p')
 [ -x "$file_ops" ] || die "there is no $file_ops"
 [ "$(id -u)" = 0 ] || die 'needs root'
-for tool in setpriv fallocate flock getfattr setfattr pgrep fusermount3; do
+for tool in setpriv fallocate flock getfattr setfattr chattr python3 pgrep \
+	fusermount3; do
 	command -v $tool >/dev/null || die "needs $tool"
 done
 
