@@ -281,15 +281,23 @@ static bool add_entry(struct ring_queue *queue)
 	return true;
 }
 
-/* It may wait for another request of the same queue. */
+/*
+ * It may wait for another request of the same queue: in the handler, or, where
+ * handlers must not wait for each other, after it.
+ */
 static void dispatch_waiting(struct fuse_ring_req *req)
 {
 	struct ring_queue *queue = req->queue;
 
-	if (add_entry(queue) &&
-	    !workers_give(&queue->ring->workers, &req->work, true)) {
+	if (add_entry(queue)) {
 		queue->waiting++;
-		return;
+		if (queue->ring->options.serialize) {
+			run_handler(req);
+			return;
+		}
+		if (!workers_give(&queue->ring->workers, &req->work, true))
+			return;
+		queue->waiting--;
 	}
 	req->waits = false;
 	atomic_store(&req->holders, 1);
@@ -326,8 +334,7 @@ static void take_request(struct fuse_ring_req *req)
 			 queue->qid, entry->buf_id);
 		req->room = 0;
 	}
-	req->waits = req->in.opcode == FUSE_SETLKW &&
-		     !queue->ring->options.serialize;
+	req->waits = req->in.opcode == FUSE_SETLKW;
 	req->zero_copy_open = false;
 	req->error = 0;
 	req->reply_len = 0;

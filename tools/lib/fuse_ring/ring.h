@@ -33,7 +33,7 @@ struct fuse_ring_req {
 	size_t used;		/* bytes the request brought */
 	size_t room;
 	bool zero_copied;
-	bool waits;		/* for a lock, in a thread of its own */
+	bool waits;		/* for a lock, and counts in queue->waiting */
 	bool zero_copy_open;	/* the file it opens is to be zero-copied */
 
 	/* the reply */

@@ -764,6 +764,20 @@ mounts_on_its_own_source()
 	within 30 no_process || complain 'the server stays'
 }
 
+# The one who unlocks needs an entry, too.
+lets_locks_go_in_one_thread()
+{
+	local mode
+
+	for mode in pinned legacy; do
+		start "$program" -s -o ring=$mode,ring_depth=1 "$src" "$mnt" || return
+		(cd "$mnt" && timeout 30 taskset -c 0 "$file_ops" many-waiters file 3) \
+			>"$work/out" 2>&1 || complain "$mode: waiters hang"
+		rm -f "$mnt/file"
+		unmount_alone
+	done
+}
+
 # Some of them cannot be zero-copied, and have no size.
 shows_files_of_the_kernel()
 {
@@ -861,7 +875,8 @@ no_process_of_user()
 }
 
 servers=(says_what_is_wrong goes_into_the_background mounts_on_its_own_source
-	shows_files_of_the_kernel is_not_shown_in_itself
+	lets_locks_go_in_one_thread shows_files_of_the_kernel
+	is_not_shown_in_itself
 	keeps_access_control_lists ends_at_a_signal
 	ends_while_a_lock_is_waited_for serves_an_ordinary_user)
 
