@@ -249,8 +249,9 @@ int fuse_ring_reply(struct fuse_ring_req *req, int error,
  *
  * Moves the data straight between the file and the client's memory where the
  * request is zero-copied, and between the file and the payload buffer
- * otherwise. Does not wait for it if called in a queue's thread (see
- * options->workers).
+ * otherwise. If called in a queue's thread (see options->workers) a READ waits
+ * for nothing, nor does a WRITE but for the page cache of file systems whose
+ * writes cannot be told not to (RWF_NOWAIT).
  *
  * Return: as fuse_ring_reply(); errors of the file go to the client
  */

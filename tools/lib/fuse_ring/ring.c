@@ -75,8 +75,8 @@ struct ring_queue {
 
 	int event_fd;
 	struct fuse_ring_req *_Atomic answered;
-	/* files that RWF_NOWAIT does not work with, by number */
-	int blocking_files[64];
+	/* files that RWF_NOWAIT does not work with, to read and to write */
+	int blocking_files[2][64];
 };
 
 struct fuse_ring {
@@ -1138,10 +1138,15 @@ static int move_all(struct fuse_ring_req *req)
 /* What there is at once. -EAGAIN: the rest has to be waited for. */
 static int move_without_waiting(struct fuse_ring_req *req)
 {
-	int *blocking = &req->queue->blocking_files[(unsigned int)req->fd % 64];
+	int *blocking = &req->queue->blocking_files[req->in.opcode == FUSE_WRITE]
+						   [(unsigned int)req->fd % 64];
 	ssize_t n;
 
-	/* Files in memory do not know RWF_NOWAIT, and do not wait. */
+	/*
+	 * Files in memory do not know RWF_NOWAIT, and do not wait. Others may
+	 * not know it for writes: these go to the page cache, and another
+	 * thread for each would cost more than what they wait.
+	 */
 	if (*blocking == req->fd)
 		return move_all(req);
 	n = move(req, RWF_NOWAIT);
