@@ -249,9 +249,9 @@ int fuse_ring_reply(struct fuse_ring_req *req, int error,
  *
  * Moves the data straight between the file and the client's memory where the
  * request is zero-copied, and between the file and the payload buffer
- * otherwise. If called in a queue's thread (see options->workers) a READ waits
- * for nothing, nor does a WRITE but for the page cache of file systems whose
- * writes cannot be told not to (RWF_NOWAIT).
+ * otherwise. In a queue's thread (see options->workers) it does not wait where
+ * the file system can be told not to (RWF_NOWAIT), which most can for reads;
+ * elsewhere it takes as long as read() or write() would.
  *
  * Return: as fuse_ring_reply(); errors of the file go to the client
  */
@@ -273,9 +273,9 @@ struct fuse_req;
  * @options: NULL for the defaults
  *
  * Takes the place of fuse_session_loop() and fuse_session_loop_mt(): returns
- * when the file system is unmounted, after fuse_session_exit(), or when a
- * signal that fuse_set_signal_handlers() handles arrived. Replies may come
- * from any thread, and also after it returned: they are refused then.
+ * when the file system is unmounted, after fuse_session_exit() in an operation,
+ * or when a signal that fuse_set_signal_handlers() handles arrived. Replies may
+ * come from any thread, and also after it returned: they are refused then.
  *
  * Return: as fuse_session_loop()
  */

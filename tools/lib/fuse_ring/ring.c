@@ -69,6 +69,7 @@ struct ring_queue {
 	struct fuse_ring_req *reqs;	/* by slot */
 	unsigned int entries;	/* registered slots */
 	unsigned int waiting;	/* of them with requests that wait for a lock */
+	atomic_bool busy;	/* with what has come, not waiting for more */
 	uint32_t generation;
 	/* requests that came while entries were being registered */
 	struct fuse_ring_req *early;
@@ -242,6 +243,7 @@ static void run_handler(struct fuse_ring_req *req)
 	struct fuse_ring *ring = req->queue->ring;
 
 	ring_begin_handler(ring);
+	atomic_store(&req->begun, true);
 	ring->handler(req, ring->data);
 	ring_end_handler(ring);
 	req_put(req);
@@ -340,6 +342,7 @@ static void take_request(struct fuse_ring_req *req)
 	req->reply_len = 0;
 	req->fd = -1;
 	req->done = 0;
+	atomic_store(&req->begun, false);
 	atomic_store(&req->holders, 2);
 	queue->generation = (queue->generation + 1) & 0x3fffffff;
 	atomic_store(&req->cookie, RING_COOKIE |
@@ -464,6 +467,7 @@ static void run_queue(struct ring_queue *queue)
 	struct fuse_ring_req *req, *next;
 	int n;
 
+	atomic_store(&queue->busy, true);
 	prepare_wake(queue);
 	for (req = queue->early; req; req = next) {
 		next = req->next;
@@ -471,7 +475,9 @@ static void run_queue(struct ring_queue *queue)
 		dispatch(req);
 	}
 	while (!atomic_load(&ring->stopping)) {
+		atomic_store(&queue->busy, false);
 		n = io_uring_submit_and_wait(&queue->uring, 1);
+		atomic_store(&queue->busy, true);
 		if (n < 0 && n != -EINTR && n != -EAGAIN && n != -EBUSY) {
 			ring_log(&ring->options, "queue %u: io_uring: %s",
 				 queue->qid, strerror(-n));
@@ -1206,7 +1212,7 @@ struct fuse_ring_req *ring_find_cookie(struct fuse_ring *ring, uint64_t cookie)
 	return atomic_load(&req->cookie) == cookie ? req : NULL;
 }
 
-uint64_t ring_find_unique(struct fuse_ring *ring, uint64_t unique)
+uint64_t ring_find_unique(struct fuse_ring *ring, uint64_t unique, bool *begun)
 {
 	unsigned int qid, slot;
 
@@ -1216,12 +1222,23 @@ uint64_t ring_find_unique(struct fuse_ring *ring, uint64_t unique)
 				&ring->queues[qid].reqs[slot];
 			uint64_t cookie = atomic_load(&req->cookie);
 
+			*begun = atomic_load(&req->begun);
 			if (cookie && atomic_load(&req->unique) == unique &&
 			    atomic_load(&req->cookie) == cookie)
 				return cookie;
 		}
 	}
 	return 0;
+}
+
+bool ring_is_quiet(struct fuse_ring *ring)
+{
+	unsigned int qid;
+
+	for (qid = 0; qid < ring->nr_queues; qid++)
+		if (atomic_load(&ring->queues[qid].busy))
+			return false;
+	return true;
 }
 
 void *ring_req_linear(struct fuse_ring_req *req, uint64_t unique, size_t *len)

@@ -35,6 +35,7 @@ struct fuse_ring_req {
 	bool zero_copied;
 	bool waits;		/* for a lock, and counts in queue->waiting */
 	bool zero_copy_open;	/* the file it opens is to be zero-copied */
+	atomic_bool begun;	/* its handler was called, or is about to be */
 
 	/* the reply */
 	int error;
@@ -60,8 +61,10 @@ void ring_log(const struct fuse_ring_options *options, const char *format, ...)
 /* The request with that cookie, NULL if it was answered */
 struct fuse_ring_req *ring_find_cookie(struct fuse_ring *ring,
 				       uint64_t cookie);
-/* The one that the kernel calls @unique: its cookie, or 0 */
-uint64_t ring_find_unique(struct fuse_ring *ring, uint64_t unique);
+/* The one that the kernel calls @unique: its cookie, or 0, and if it @begun */
+uint64_t ring_find_unique(struct fuse_ring *ring, uint64_t unique, bool *begun);
+/* All queues wait for something to come; what the kernel sent may be on its way. */
+bool ring_is_quiet(struct fuse_ring *ring);
 
 /* Around what must not run beside a handler, if options.serialize is set */
 void ring_begin_handler(struct fuse_ring *ring);

@@ -17,10 +17,28 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "ring.h"
 #include "session.h"
+
+/*
+ * An INTERRUPT whose request libfuse does not know yet. It would hand it back
+ * when it sees any other, and the kernel would not find what it is about.
+ */
+struct interrupt {
+	struct interrupt *next;
+	uint64_t unique;	/* as the kernel calls the request */
+	uint64_t until_ms;	/* it was answered if not found until then */
+};
+
+#define INTERRUPT_PERIOD_MS	20
+/* For so long a ring has to be quiet: all that was sent has come then. */
+#define INTERRUPT_LIFE_MS	1000
+/* What the kernel sets in the unique of an INTERRUPT */
+#define INTERRUPT_BIT		1
 
 struct session {
 	struct session *next;
@@ -31,6 +49,9 @@ struct session {
 	uint64_t kernel_flags;
 	struct fuse_ring *ring;
 	size_t buffer_size;
+	int wake_fd;		/* eventfd: to look again at what to do; or -1 */
+	pthread_mutex_t interrupts_lock;
+	struct interrupt *interrupts;
 };
 
 /* Sessions whose rings run; who answers holds the lock for reading. */
@@ -83,6 +104,15 @@ static int reply_to_ring(struct fuse_ring_req *req, struct iovec *iov,
 	return err;
 }
 
+static struct session *find_session_locked(int fd)
+{
+	struct session *session = sessions;
+
+	while (session && session->fd != fd)
+		session = session->next;
+	return session;
+}
+
 /*
  * The request that a reply is for, NULL if there is none. It is the one of the
  * operation that runs in this thread, or, for replies in another thread or
@@ -95,10 +125,8 @@ static struct fuse_ring_req *acquire(int fd, uint64_t cookie)
 	if (current && current_cookie == cookie)
 		return current;
 	pthread_rwlock_rdlock(&sessions_lock);
-	for (session = sessions; session; session = session->next)
-		if (session->fd == fd)
-			return ring_find_cookie(session->ring, cookie);
-	return NULL;
+	session = find_session_locked(fd);
+	return session ? ring_find_cookie(session->ring, cookie) : NULL;
 }
 
 static void release(uint64_t cookie)
@@ -124,9 +152,17 @@ static void agree(struct session *session, struct fuse_init_out *init)
 	if (init->flags & FUSE_MAX_PAGES)
 		connection.max_pages = init->max_pages ?: 1;
 	session->buffer_size = FUSE_MIN_READ_BUFFER + init->max_write;
-	err = ring_prepare(&session->ring, &connection, &session->options,
-			   getpagesize(), run_request, session);
+	session->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (session->wake_fd < 0)
+		err = -errno;
+	else
+		err = ring_prepare(&session->ring, &connection,
+				   &session->options, getpagesize(),
+				   run_request, session);
 	if (err) {
+		if (session->wake_fd >= 0)
+			close(session->wake_fd);
+		session->wake_fd = -1;
 		ring_log(&session->options, "off, io_uring: %s",
 			 strerror(-err));
 		return;
@@ -158,6 +194,61 @@ static ssize_t answer_init(struct session *session, struct iovec *iov,
 	return written;
 }
 
+static uint64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000ULL + now.tv_nsec / 1000000;
+}
+
+/* If memory is short it is lost. */
+static struct interrupt *new_interrupt(uint64_t unique)
+{
+	struct interrupt *interrupt = calloc(1, sizeof(*interrupt));
+
+	if (interrupt) {
+		interrupt->unique = unique;
+		interrupt->until_ms = now_ms() + INTERRUPT_LIFE_MS;
+	}
+	return interrupt;
+}
+
+static void put_interrupt(struct session *session, struct interrupt *interrupt)
+{
+	pthread_mutex_lock(&session->interrupts_lock);
+	interrupt->next = session->interrupts;
+	session->interrupts = interrupt;
+	pthread_mutex_unlock(&session->interrupts_lock);
+}
+
+static void wake(struct session *session)
+{
+	/* It can only fail where the loop has long been woken. */
+	eventfd_write(session->wake_fd, 1);
+}
+
+/* libfuse hands an INTERRUPT back. */
+static bool take_interrupt_back(int fd, uint64_t unique)
+{
+	struct interrupt *interrupt;
+	struct session *session;
+
+	interrupt = new_interrupt(unique & ~(uint64_t)INTERRUPT_BIT);
+	if (!interrupt)
+		return false;
+	pthread_rwlock_rdlock(&sessions_lock);
+	session = find_session_locked(fd);
+	if (session) {
+		put_interrupt(session, interrupt);
+		wake(session);
+	}
+	pthread_rwlock_unlock(&sessions_lock);
+	if (!session)
+		free(interrupt);
+	return session;
+}
+
 static ssize_t session_writev(int fd, struct iovec *iov, int count,
 			      void *userdata)
 {
@@ -168,8 +259,12 @@ static ssize_t session_writev(int fd, struct iovec *iov, int count,
 	(void)userdata;
 	if (answers_init)
 		return answer_init(answers_init, iov, count);
-	if (!(out->unique & RING_COOKIE))
+	if (!(out->unique & RING_COOKIE)) {
+		if (out->unique & INTERRUPT_BIT && out->error == -EAGAIN &&
+		    take_interrupt_back(fd, out->unique))
+			return out->len;
 		return writev(fd, iov, count);
+	}
 	req = acquire(fd, out->unique);
 	if (req)
 		err = reply_to_ring(req, iov, count);
@@ -332,34 +427,124 @@ static void run_request(struct fuse_ring_req *req, void *data)
 	current = NULL;
 	if (no_reply)
 		fuse_ring_reply(req, 0, NULL, 0);
+	if (fuse_session_exited(session->se))
+		wake(session);
 }
 
-/* The kernel interrupts requests by the number it gave them. */
-static void translate_interrupt(struct session *session, void *buffer,
-				size_t len)
-{
-	struct fuse_in_header *in = buffer;
-	struct fuse_interrupt_in *interrupt = (void *)(in + 1);
-	uint64_t cookie;
+/*
+ * Interrupts, which the kernel sends by the number it gave the request
+ */
 
-	if (len < sizeof(*in) + sizeof(*interrupt) ||
-	    in->opcode != FUSE_INTERRUPT)
+static void process_in_loop(struct session *session, void *message, size_t len)
+{
+	struct fuse_buf buf = { .mem = message, .size = len };
+
+	ring_begin_handler(session->ring);
+	fuse_session_process_buf(session->se, &buf);
+	ring_end_handler(session->ring);
+}
+
+/* To libfuse with it, or to the others until it is time to try again */
+static void settle_interrupt(struct session *session,
+			     struct interrupt *interrupt, bool quiet)
+{
+	struct {
+		struct fuse_in_header in;
+		struct fuse_interrupt_in what;
+	} message = {
+		.in = {
+			.len = sizeof(message),
+			.opcode = FUSE_INTERRUPT,
+			.unique = interrupt->unique | INTERRUPT_BIT,
+		},
+	};
+	uint64_t now = now_ms();
+	bool begun;
+
+	message.what.unique = ring_find_unique(session->ring,
+					       interrupt->unique, &begun);
+	if (message.what.unique && begun) {
+		free(interrupt);
+		process_in_loop(session, &message, sizeof(message));
 		return;
-	cookie = ring_find_unique(session->ring, interrupt->unique);
-	if (cookie)
-		interrupt->unique = cookie;
+	}
+	if (message.what.unique || !quiet)
+		interrupt->until_ms = now + INTERRUPT_LIFE_MS;
+	if (now < interrupt->until_ms)
+		put_interrupt(session, interrupt);
+	else
+		free(interrupt);
+}
+
+static struct interrupt *take_interrupts(struct session *session)
+{
+	struct interrupt *interrupts;
+
+	pthread_mutex_lock(&session->interrupts_lock);
+	interrupts = session->interrupts;
+	session->interrupts = NULL;
+	pthread_mutex_unlock(&session->interrupts_lock);
+	return interrupts;
+}
+
+static void retry_interrupts(struct session *session)
+{
+	bool quiet = ring_is_quiet(session->ring);
+	struct interrupt *interrupt, *next;
+
+	for (interrupt = take_interrupts(session); interrupt; interrupt = next) {
+		next = interrupt->next;
+		settle_interrupt(session, interrupt, quiet);
+	}
+}
+
+static bool have_interrupts(struct session *session)
+{
+	bool have;
+
+	pthread_mutex_lock(&session->interrupts_lock);
+	have = session->interrupts;
+	pthread_mutex_unlock(&session->interrupts_lock);
+	return have;
+}
+
+static void process(struct session *session, void *message, size_t len)
+{
+	const struct fuse_in_header *in = message;
+	const struct fuse_interrupt_in *what = (void *)(in + 1);
+	struct interrupt *interrupt;
+
+	if (in->opcode != FUSE_INTERRUPT || len < sizeof(*in) + sizeof(*what)) {
+		process_in_loop(session, message, len);
+		return;
+	}
+	interrupt = new_interrupt(what->unique);
+	if (interrupt)
+		settle_interrupt(session, interrupt, false);
 }
 
 /* Length of what came, 0 if nothing did; a negative errno at the end */
 static ssize_t receive(struct session *session, void *buffer, size_t size,
 		       const sigset_t *mask)
 {
-	struct pollfd device = { .fd = session->fd, .events = POLLIN };
+	const struct timespec period = {
+		.tv_nsec = INTERRUPT_PERIOD_MS * 1000000,
+	};
+	struct pollfd fds[] = {
+		{ .fd = session->fd, .events = POLLIN },
+		{ .fd = session->wake_fd, .events = POLLIN },
+	};
+	eventfd_t ignored;
 	ssize_t len;
 
 	/* A signal that is to end the loop interrupts this, whenever it comes. */
-	if (ppoll(&device, 1, NULL, mask) < 0)
+	if (ppoll(fds, 2, have_interrupts(session) ? &period : NULL, mask) < 0)
 		return errno == EINTR ? 0 : -errno;
+	if (fds[1].revents)
+		eventfd_read(session->wake_fd, &ignored);
+	if (!fds[0].revents)
+		return 0;
+	/* What was to be read may be gone by now: this does not wait. */
 	len = read(session->fd, buffer, size);
 	if (len >= 0)
 		return len;
@@ -371,25 +556,20 @@ static ssize_t receive(struct session *session, void *buffer, size_t size,
 
 static int serve_device(struct session *session, const sigset_t *mask)
 {
-	struct fuse_buf buf = {};
+	void *buffer = malloc(session->buffer_size);
 	ssize_t len = 0;
 
-	buf.mem = malloc(session->buffer_size);
-	if (!buf.mem)
+	if (!buffer)
 		return -ENOMEM;
 	while (!fuse_session_exited(session->se)) {
-		len = receive(session, buf.mem, session->buffer_size, mask);
+		len = receive(session, buffer, session->buffer_size, mask);
 		if (len < 0)
 			break;
-		if (!len)
-			continue;
-		translate_interrupt(session, buf.mem, len);
-		buf.size = len;
-		ring_begin_handler(session->ring);
-		fuse_session_process_buf(session->se, &buf);
-		ring_end_handler(session->ring);
+		retry_interrupts(session);
+		if (len)
+			process(session, buffer, len);
 	}
-	free(buf.mem);
+	free(buffer);
 	return len < 0 && len != -ENODEV ? len : 0;
 }
 
@@ -455,9 +635,10 @@ static int begin(struct session *session, const sigset_t *mask)
 	return 0;
 }
 
-static int run(struct session *session, const sigset_t *mask)
+/* Over the rings if they are to be had, until it is time to end */
+static int serve(struct session *session, const sigset_t *mask)
 {
-	const struct session_loops *loops = session->loops;
+	struct interrupt *interrupt, *next;
 	int err;
 
 	err = begin(session, mask);
@@ -471,15 +652,23 @@ static int run(struct session *session, const sigset_t *mask)
 		hide(session);
 		fuse_ring_free(session->ring);
 	}
-	pthread_sigmask(SIG_SETMASK, mask, NULL);
-	if (err == -ENODEV)
-		err = 0;
+	for (interrupt = session->interrupts; interrupt; interrupt = next) {
+		next = interrupt->next;
+		free(interrupt);
+	}
+	return err == -ENODEV ? 0 : err;
+}
+
+/* In libfuse's own way what is left: all of it, or only why it was to exit */
+static int go_on(struct session *session, int err)
+{
+	const struct session_loops *loops = session->loops;
+
 	if (err) {
 		fuse_session_exit(session->se);
 		loops->single(session->se);
 		return err;
 	}
-	/* Serves what is left, or only tells why it was to exit. */
 	if (session->options.serialize || fuse_session_exited(session->se))
 		return loops->single(session->se);
 	return loops->multi(session->se);
@@ -494,15 +683,25 @@ int session_loop(struct fuse_session *se,
 		.fd = fuse_session_fd(se),
 		.options = ring_options_or_default(options),
 		.loops = loops,
+		.wake_fd = -1,
+		.interrupts_lock = PTHREAD_MUTEX_INITIALIZER,
 	};
 	sigset_t ending, before;
+	int flags, err;
 
 	if (session.options.mode == FUSE_RING_OFF)
 		return session.options.serialize ? loops->single(se) :
 						   loops->multi(se);
 	workers_signals_to_block(&ending);
 	pthread_sigmask(SIG_BLOCK, &ending, &before);
-	return run(&session, &before);
+	flags = fcntl(session.fd, F_GETFL);
+	fcntl(session.fd, F_SETFL, flags | O_NONBLOCK);
+	err = serve(&session, &before);
+	fcntl(session.fd, F_SETFL, flags);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (session.wake_fd >= 0)
+		close(session.wake_fd);
+	return go_on(&session, err);
 }
 
 static int libfuse_multi(struct fuse_session *se)

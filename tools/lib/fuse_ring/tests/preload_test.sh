@@ -159,10 +159,10 @@ no_locked_memory_at_all()
 # So few descriptors that there are none for io_uring
 no_descriptors_left()
 {
-	ulimit -n 8
+	ulimit -n 7
 	mount_probe auto
 	ulimit -n 1024
-	says '*'
+	says 'off, io_uring: Too many open files'
 	works
 	stop_server "$mnt"
 }
@@ -343,6 +343,39 @@ interrupted_at_any_moment()
 	stop_server "$mnt"
 }
 
+# One that comes while its request waits for a thread, which serves another one
+# in between
+interrupted_before_it_begins()
+{
+	export FUSE_RING_WORKERS=1
+	mount_probe "$1"
+	timeout 200 python3 - "$mnt" <<-'END' || fail "clients hang: $(cat "$mnt/woken")"
+		import os, signal, sys, time
+
+		for n in range(5):
+		    # Each of these takes a while, and the thread has one at a time.
+		    files = [os.open(sys.argv[1] + name, os.O_RDONLY)
+		             for name in ("/meet", "/meet", "/hold")]
+		    pids = []
+		    for file in files:
+		        pids.append(os.fork())
+		        if not pids[-1]:
+		            os.read(file, 100)
+		            os._exit(0)
+		        time.sleep(.05)
+		    os.kill(pids[2], signal.SIGTERM)
+		    begin = time.monotonic()
+		    for pid in pids:
+		        os.waitpid(pid, 0)
+		    if time.monotonic() - begin > 15:
+		        sys.exit("a client was answered late")
+		    for file in files:
+		        os.close(file)
+	END
+	[[ $(cat "$mnt/woken") == *" 0 timed out" ]] || fail "an interrupt got lost"
+	stop_server "$mnt"
+}
+
 #
 # Locks
 #
@@ -463,6 +496,16 @@ same_status_after_signal()
 		cmp "$dir/status.bare" "$dir/status.$mode" ||
 			fail "the status after SIG$1 is another"
 	done
+}
+
+# An operation says that it is time to end; nothing comes after it.
+ended_by_an_operation()
+{
+	mount_probe "$1"
+	cat "$mnt/exit" >/dev/null || :
+	within 10 ended "$server" || fail "the server goes on"
+	[ "$(status_of "$server")" = 0 ] || fail "the server ended with an error"
+	within 10 not_mounted "$mnt" || fail "it is still mounted"
 }
 
 read_until_it_fails()
@@ -596,6 +639,8 @@ for mode in bare pinned legacy; do
 	test_case one_operation_at_a_time.$mode 100 one_operation_at_a_time $mode
 	test_case interrupted_client.$mode 100 interrupted_client $mode
 	test_case interrupted_at_any_moment.$mode 600 interrupted_at_any_moment $mode
+	test_case interrupted_before_it_begins.$mode 300 interrupted_before_it_begins $mode
+	test_case ended_by_an_operation.$mode 100 ended_by_an_operation $mode
 	test_case interrupted_lock.$mode 100 interrupted_lock $mode
 	# More than the library has threads for, and a lock is still let go
 	test_case two_flocks_on_one_cpu.$mode 100 blocking_locks $mode flock 1

@@ -11,6 +11,7 @@
  *   /waiting  how many are held or wait for a lock now
  *   /woken    how many were ended by an interrupt, and how many by the time
  *   /threads  how many threads there are, as the operations see it
+ *   /exit     reading has the file system end
  */
 #define _GNU_SOURCE
 #define FUSE_USE_VERSION 312
@@ -159,6 +160,12 @@ static int show_threads(char *text, size_t size)
 	return snprintf(text, size, "%d\n", n);
 }
 
+static int show_exit(char *text, size_t size)
+{
+	fuse_exit(fuse_get_context()->fuse);
+	return snprintf(text, size, "it ends\n");
+}
+
 static const struct file files[] = {
 	{ "/meet", show_meet },
 	{ "/hold", show_hold },
@@ -168,6 +175,7 @@ static const struct file files[] = {
 	{ "/waiting", show_waiting },
 	{ "/woken", show_woken },
 	{ "/threads", show_threads },
+	{ "/exit", show_exit },
 	{}
 };
 
