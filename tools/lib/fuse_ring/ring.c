@@ -39,6 +39,12 @@ enum completion {
 /* Of all pools of a queue together: one number says that there is none. */
 #define MAX_BUFFERS RING_NO_BUFFER
 
+/*
+ * Of all queues together: in the legacy mode a slot has a buffer, which takes
+ * two mappings, and a process has 65530 of them unless told otherwise.
+ */
+#define MAX_SPARE_ENTRIES 8192
+
 /* SQEs; they are submitted before they are more. */
 #define MAX_SQES 1024
 
@@ -535,12 +541,15 @@ static void default_pools(struct queue_layout *layout, unsigned int depth)
 static void choose_layout(struct ring_queue *queue, enum fuse_ring_mode mode)
 {
 	const struct fuse_ring_options *options = &queue->ring->options;
+	unsigned int spare = MAX_SPARE_ENTRIES / queue->ring->nr_queues;
 	struct queue_layout *layout = &queue->layout;
 	unsigned int pool;
 
+	if (spare > SPARE_ENTRIES)
+		spare = SPARE_ENTRIES;
 	layout->flags = mode_flags(options, mode);
-	layout->depth = options->depth + SPARE_ENTRIES < UINT16_MAX ?
-			options->depth + SPARE_ENTRIES : UINT16_MAX;
+	layout->depth = options->depth + spare < UINT16_MAX ?
+			options->depth + spare : UINT16_MAX;
 	layout->max_payload = largest_payload(&queue->ring->connection);
 	layout->headroom = queue->ring->headroom;
 	layout->nr_pools = options->nr_pools;
