@@ -436,7 +436,8 @@ built()
 	flock "$work/build.lock" "$@"
 }
 
-# library TEST: the file system on the library, in every mode
+# library TEST: the library, with the file system that comes with it, in every
+# mode, or preloaded
 library()
 {
 	local image
@@ -524,6 +525,7 @@ aside "slow selftests in UML"			slow_tests
 beside "selftests in qemu, 2 CPUs, debug kernel: one half" \
 	vm qemu 1 0 -r "$REPORTS/qemu-debug-2" -P 2
 beside "library tests in UML"			library passthrough
+beside "preload library tests in UML"		library preload
 beside "selftests in qemu, 2 CPUs, debug kernel: the other half" \
 	vm qemu 1 0 -r "$REPORTS/qemu-debug-1" -P 1
 beside "library under load in UML"		library_under_load
