@@ -356,13 +356,10 @@ TEST_F(slow, an_abort_while_a_commit_waits_for_headers)
  * fixed buffers. An abort has to take back that queue's idle entries, and
  * waits; the request that the server has of another queue must not.
  */
-static long lock_first_ring(void *arg)
+static int lock_first_ring(FIXTURE_DATA(slow) * self, const char *name)
 {
-	FIXTURE_DATA(slow) * self = arg;
 	struct iovec memory = { .iov_len = FILE_SIZE };
-	int fd = open_file(self, "data");
-	struct ring_request held;
-	int err;
+	int fd = open_file(self, name);
 
 	if (fd < 0)
 		return fd;
@@ -370,12 +367,21 @@ static long lock_first_ring(void *arg)
 			       MAP_PRIVATE, fd, 0);
 	if (memory.iov_base == MAP_FAILED)
 		return -errno;
+	return io_uring_register_buffers(&self->mount.queues[0].ring, &memory,
+					 1);
+}
+
+static long hold_request_and_lock(void *arg)
+{
+	FIXTURE_DATA(slow) * self = arg;
+	struct ring_request held;
+	int err;
+
 	err = mount_serve_in_steps(&self->mount, &self->mode);
 	if (!err)
 		err = mount_wait(&self->mount, &held, WAIT_MS);
 	if (!err)
-		err = io_uring_register_buffers(&self->mount.queues[0].ring,
-						&memory, 1);
+		err = lock_first_ring(self, "data");
 	return err ?: wait_for_the_end(self);
 }
 
@@ -403,7 +409,7 @@ TEST_F(slow, an_abort_that_waits_for_an_io_uring_ends_requests_of_others)
 
 	if (!cpu)
 		SKIP(return, ONE_QUEUE);
-	start_server(_metadata, self, lock_first_ring);
+	start_server(_metadata, self, hold_request_and_lock);
 	ASSERT_EQ(0, client_start(&client, cpu, look, self->mount.dir));
 	ASSERT_EQ(0, mount_wait_for(&self->other, FUSE_READ, &read));
 	ASSERT_EQ(0, server_start(&aborter, abort_mount, &self->mount));
@@ -419,25 +425,16 @@ TEST_F(slow, an_abort_that_waits_for_an_io_uring_ends_requests_of_others)
  * The same, but the other request is still on its way when the abort looks for
  * it: its delivery waits for a page, too. Each ring has a process of its own.
  */
-static long lock_ring_of_first_queue(void *arg)
+static long serve_first_queue_and_lock(void *arg)
 {
 	FIXTURE_DATA(slow) * self = arg;
-	struct iovec memory = { .iov_len = FILE_SIZE };
-	int fd = open_file(self, "opted_in");
 	int err;
 
-	if (fd < 0)
-		return fd;
-	memory.iov_base = mmap(NULL, memory.iov_len, PROT_READ | PROT_WRITE,
-			       MAP_PRIVATE, fd, 0);
-	if (memory.iov_base == MAP_FAILED)
-		return -errno;
 	err = queue_open(&self->mount, 0, &self->mode);
 	if (!err)
 		err = queue_register(&self->mount.queues[0], 0);
 	if (!err)
-		err = io_uring_register_buffers(&self->mount.queues[0].ring,
-						&memory, 1);
+		err = lock_first_ring(self, "opted_in");
 	return err ?: wait_for_the_end(self);
 }
 
@@ -464,7 +461,7 @@ TEST_F(slow, an_abort_that_waits_for_an_io_uring_ends_requests_being_sent)
 		SKIP(return, "pinned memory is always there");
 	if (!cpu)
 		SKIP(return, ONE_QUEUE);
-	ASSERT_EQ(0, server_start(&locker, lock_ring_of_first_queue, self));
+	ASSERT_EQ(0, server_start(&locker, serve_first_queue_and_lock, self));
 	start_server(_metadata, self, deliver_slowly_on_other_queues);
 	ASSERT_EQ(0, mount_wait_for(&self->other, FUSE_READ, &lock_read));
 	ASSERT_EQ(0, client_start(&client, cpu, get_value, self->mount.dir));
