@@ -103,17 +103,21 @@ int write_text(const char *path, const char *text)
 
 unsigned int possible_cpus(void)
 {
-	char list[4096];
-	const char *last;
+	unsigned long first, last;
+	unsigned int cpus = 0;
+	char list[4096], *at;
 
-	/* "0-3,8" style list: one more than its highest number */
 	if (read_text("/sys/devices/system/cpu/possible", list,
 		      sizeof(list)) <= 0)
 		return sysconf(_SC_NPROCESSORS_CONF);
-	last = list + strcspn(list, "\n");
-	while (last > list && last[-1] >= '0' && last[-1] <= '9')
-		last--;
-	return strtoul(last, NULL, 10) + 1;
+	/* "0-3,8" style list: a queue for each, numbered without gaps */
+	for (at = list; ; at++) {
+		first = strtoul(at, &at, 10);
+		last = *at == '-' ? strtoul(at + 1, &at, 10) : first;
+		cpus += last - first + 1;
+		if (*at != ',')
+			return cpus;
+	}
 }
 
 bool cpu_is_usable(unsigned int cpu)
