@@ -6,8 +6,6 @@
  * the ring's connection is aborted, or a second REGISTER comes.
  */
 #include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/xattr.h>
@@ -486,7 +484,7 @@ TEST_F(slow, an_abort_that_waits_for_an_io_uring_ends_requests_being_sent)
 struct second_register {
 	FIXTURE_DATA(slow) * self;
 	struct ring_queue queue;
-	pid_t tid;
+	unsigned int tid;	/* 0 until it runs */
 	unsigned int may_start;	/* a flag */
 	unsigned int ended;	/* another */
 	int result;
@@ -533,37 +531,10 @@ static long register_twice(void *arg)
 	return err ?: second->result;
 }
 
-/* Waits until a thread is asleep in a way that only a kill ends. */
-static int wait_until_it_sleeps(pid_t pid, const struct second_register *second)
-{
-	const struct timespec pause = { .tv_nsec = 1000000 };
-	__u64 deadline = now_ms() + WAIT_MS;
-	char path[64], stat[256];
-	const char *state;
-
-	for (;;) {
-		FILE *file;
-
-		snprintf(path, sizeof(path), "/proc/%d/task/%d/stat", pid,
-			 __atomic_load_n(&second->tid, __ATOMIC_SEQ_CST));
-		file = fopen(path, "re");
-		state = file && fgets(stat, sizeof(stat), file) ?
-			strrchr(stat, ')') : NULL;
-		if (file)
-			fclose(file);
-		if (state && state[2] == 'D')
-			return 0;
-		if (__atomic_load_n(&second->ended, __ATOMIC_SEQ_CST))
-			return -EALREADY;
-		if (now_ms() > deadline)
-			return -ETIMEDOUT;
-		nanosleep(&pause, NULL);
-	}
-}
-
 TEST_F(slow, a_second_register_waits_for_the_queue_of_the_first)
 {
 	struct second_register *second;
+	struct client thread = { };
 	struct ring_request read;
 
 	if (!(variant->flags & FUSE_URING_PINNED_BUFFERS))
@@ -575,8 +546,10 @@ TEST_F(slow, a_second_register_waits_for_the_queue_of_the_first)
 	ASSERT_EQ(0, server_start(&self->server, register_twice, second));
 	mount_close_device(&self->mount);
 	ASSERT_EQ(0, mount_wait_for(&self->other, FUSE_READ, &read));
+	ASSERT_EQ(0, wait_for_count(&second->tid, 1));
+	thread.pid = second->tid;
 	__atomic_store_n(&second->may_start, true, __ATOMIC_SEQ_CST);
-	EXPECT_EQ(0, wait_until_it_sleeps(self->server.pid, second));
+	EXPECT_EQ(0, client_wait_blocked(&thread));
 	ASSERT_EQ(0, request_answer(&read));
 	EXPECT_EQ(0, server_result_served(&self->other, &self->server));
 	/* One queue: its pool, and a page of headers if those are pinned */
