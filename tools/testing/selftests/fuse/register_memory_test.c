@@ -632,12 +632,20 @@ static long write_back(void *arg)
 	return fd < 0 || fsync(fd) ? -errno : 0;
 }
 
-/* The error of a WRITE, of the FSYNC after them, or of the abort */
-static void expect_write_back_fails(struct __test_metadata *_metadata,
-				    struct client *client)
+/* The server, which waits, can be killed, and the write-back fails. */
+static void expect_it_can_be_ended(struct __test_metadata *_metadata,
+				   FIXTURE_DATA(memory) * self,
+				   struct client *server,
+				   struct client *write_back)
 {
-	long result = client_wait(client, WAIT_MS);
+	long result;
 
+	ASSERT_EQ(0, client_wait_blocked(server));
+	client_kill(server, SIGKILL);
+	ASSERT_EQ(0, mount_abort(&self->mount));
+	EXPECT_EQ(0, server_kill(server));
+	/* The error of a WRITE, of the FSYNC after them, or of the abort */
+	result = client_wait(write_back, WAIT_MS);
 	if (result != -EIO && result != -EFAULT && result != -ENOTCONN)
 		EXPECT_EQ(-ECONNABORTED, result);
 }
@@ -660,11 +668,7 @@ TEST_F(memory, a_server_that_waits_for_its_own_writeback_can_be_ended)
 
 	ASSERT_EQ(0, client_start(&client, first_usable_cpu(), write_back,
 				  entangled));
-	ASSERT_EQ(0, client_wait_blocked(&server));
-	client_kill(&server, SIGKILL);
-	ASSERT_EQ(0, mount_abort(&self->mount));
-	EXPECT_EQ(0, server_kill(&server));
-	expect_write_back_fails(_metadata, &client);
+	expect_it_can_be_ended(_metadata, self, &server, &client);
 	EXPECT_EQ(0, server_kill(&opener));
 	munmap(entangled, sizeof(*entangled));
 }
@@ -702,11 +706,7 @@ TEST_F(memory, a_server_that_waits_for_a_locked_page_can_be_ended)
 	ASSERT_EQ(0, server_start(&writer, write_to_page, entangled));
 	ASSERT_EQ(0, client_wait_blocked(&writer));
 	client_kill(&server, SIGCONT);
-	ASSERT_EQ(0, client_wait_blocked(&server));
-	client_kill(&server, SIGKILL);
-	ASSERT_EQ(0, mount_abort(&self->mount));
-	EXPECT_EQ(0, server_kill(&server));
-	expect_write_back_fails(_metadata, &client);
+	expect_it_can_be_ended(_metadata, self, &server, &client);
 	EXPECT_EQ(0, server_kill(&writer));
 	EXPECT_EQ(0, server_kill(&opener));
 	munmap(entangled, sizeof(*entangled));
