@@ -9,8 +9,6 @@
 
 box=$(mktemp -d)
 trap 'rm -rf "$box"' EXIT
-# What is tested here and makes temporary files makes them there.
-export TMPDIR=$box
 vmtest=$TOP/$SELFTESTS/vmtest.sh
 bad=0
 

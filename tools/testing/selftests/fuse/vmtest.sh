@@ -124,9 +124,6 @@ tree=$(realpath "${tree:-$here/../../../..}")
 [ -f "$tree/tools/testing/selftests/lib.mk" ] || die "$tree is not a kernel tree: give -S TREE"
 obj=$(realpath "${obj:-$tree}")
 [ -d "$obj" ] || die "there is no $obj: build the selftests with O= this first"
-report=${report:-$(mktemp -d)}
-mkdir -p "$report" || die "cannot create $report"
-report=$(realpath "$report")
 if [ -z "$engine" ]; then
 	engine=qemu
 	[ "${image##*/}" != linux ] || engine=uml
@@ -178,6 +175,11 @@ qemu)	command -v qemu-system-x86_64 >/dev/null ||
 	! kvm_works || accel=kvm ;;
 *)	die "no such engine '$engine': uml or qemu" ;;
 esac
+
+# From here on nothing is refused any more, which would leave it behind.
+report=${report:-$(mktemp -d)}
+mkdir -p "$report" || die "cannot create $report"
+report=$(realpath "$report")
 
 params="init=$here/vmtest_init.sh fuse.enable_uring=1 printk.time=1 panic=-1 $params"
 
