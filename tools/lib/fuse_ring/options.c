@@ -20,6 +20,9 @@ static const char * const mode_names[] = {
 	[FUSE_RING_ZERO_COPY] = "zero-copy",
 };
 
+/* Of all pools of a queue together: one number says that there is none. */
+#define MAX_BUFFERS RING_NO_BUFFER
+
 #define NR_MODES (FUSE_RING_ZERO_COPY + 1)
 
 const char *fuse_ring_mode_name(enum fuse_ring_mode mode)
@@ -79,6 +82,25 @@ static int parse_count(const char *text, unsigned long min, unsigned long max,
 	return 1;
 }
 
+bool ring_pools_make_sense(const struct fuse_ring_options *options)
+{
+	const struct fuse_ring_pool *pool = options->pool;
+	unsigned long buffers = 0;
+	unsigned int n;
+
+	if (options->nr_pools > FUSE_RING_MAX_POOLS)
+		return false;
+	for (n = 0; n < options->nr_pools; n++) {
+		if (!pool[n].nr || !pool[n].buf_size)
+			return false;
+		if (n && queue_page_align(pool[n].buf_size) <=
+			 queue_page_align(pool[n - 1].buf_size))
+			return false;
+		buffers += pool[n].nr;
+	}
+	return buffers <= MAX_BUFFERS;
+}
+
 static int parse_pool(struct fuse_ring_options *options, const char *text)
 {
 	struct fuse_ring_pool *pool = &options->pool[options->nr_pools];
@@ -96,15 +118,14 @@ static int parse_pool(struct fuse_ring_options *options, const char *text)
 	if (*text++ != ':' || !size || size > UINT32_MAX >> shift)
 		return -EINVAL;
 	size <<= shift;
-	/* What counts are whole pages. */
-	if (options->nr_pools &&
-	    queue_page_align(size) <= queue_page_align(pool[-1].buf_size))
-		return -EINVAL;
-	if (parse_count(text, 1, 65535, &pool->nr) < 0)
+	if (parse_count(text, 1, MAX_BUFFERS, &pool->nr) < 0)
 		return -EINVAL;
 	pool->buf_size = size;
 	options->nr_pools++;
-	return 1;
+	if (ring_pools_make_sense(options))
+		return 1;
+	options->nr_pools--;
+	return -EINVAL;
 }
 
 int fuse_ring_option_parse(struct fuse_ring_options *options, const char *text)

@@ -36,9 +36,6 @@ enum completion {
  */
 #define SPARE_ENTRIES 112
 
-/* Of all pools of a queue together: one number says that there is none. */
-#define MAX_BUFFERS RING_NO_BUFFER
-
 /*
  * Of all queues together: in the legacy mode a slot has a buffer, which takes
  * two mappings, and a process has 65530 of them unless told otherwise.
@@ -900,26 +897,6 @@ static struct fuse_ring *ring_alloc(unsigned int nr_queues)
 	return ring;
 }
 
-/* What the kernel would refuse for good, as the mode is not the reason */
-static bool pools_make_sense(const struct fuse_ring_options *options)
-{
-	const struct fuse_ring_pool *pool = options->pool;
-	unsigned long buffers = 0;
-	unsigned int n;
-
-	if (options->nr_pools > FUSE_RING_MAX_POOLS)
-		return false;
-	for (n = 0; n < options->nr_pools; n++) {
-		if (!pool[n].nr || !pool[n].buf_size)
-			return false;
-		if (n && queue_page_align(pool[n].buf_size) <=
-			 queue_page_align(pool[n - 1].buf_size))
-			return false;
-		buffers += pool[n].nr;
-	}
-	return buffers <= MAX_BUFFERS;
-}
-
 int ring_prepare(struct fuse_ring **result,
 		 const struct fuse_ring_connection *connection,
 		 const struct fuse_ring_options *given, uint32_t headroom,
@@ -931,7 +908,7 @@ int ring_prepare(struct fuse_ring **result,
 	int err;
 
 	*result = NULL;
-	if (options.depth > 65535 || !pools_make_sense(&options))
+	if (options.depth > 65535 || !ring_pools_make_sense(&options))
 		return -EINVAL;
 	err = best_mode(connection, &options, &mode);
 	if (err)

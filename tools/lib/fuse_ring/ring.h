@@ -58,6 +58,9 @@ struct fuse_ring_options ring_options_or_default(const struct fuse_ring_options 
 void ring_log(const struct fuse_ring_options *options, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 
+/* Else the kernel would refuse them for good, as the mode is not the reason. */
+bool ring_pools_make_sense(const struct fuse_ring_options *options);
+
 /* The request with that cookie, NULL if it was answered */
 struct fuse_ring_req *ring_find_cookie(struct fuse_ring *ring,
 				       uint64_t cookie);
