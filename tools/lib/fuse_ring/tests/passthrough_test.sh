@@ -876,8 +876,7 @@ no_process_of_user()
 
 servers=(says_what_is_wrong goes_into_the_background mounts_on_its_own_source
 	lets_locks_go_in_one_thread shows_files_of_the_kernel
-	is_not_shown_in_itself
-	keeps_access_control_lists ends_at_a_signal
+	is_not_shown_in_itself keeps_access_control_lists ends_at_a_signal
 	ends_while_a_lock_is_waited_for serves_an_ordinary_user)
 
 # What the options of this run rule out
