@@ -4,11 +4,34 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "queue.h"
+
+unsigned int queue_count(void)
+{
+	FILE *file = fopen("/sys/devices/system/cpu/possible", "re");
+	unsigned int first, last, cpus = 0;
+	int n, c;
+
+	while (file) {
+		n = fscanf(file, "%u-%u", &first, &last);
+		if (n < 1)
+			break;
+		cpus += (n == 2 ? last : first) - first + 1;
+		c = fgetc(file);
+		if (c != ',')
+			break;
+	}
+	if (file)
+		fclose(file);
+	if (!cpus)
+		cpus = sysconf(_SC_NPROCESSORS_CONF);
+	return cpus;
+}
 
 size_t queue_page_align(size_t size)
 {

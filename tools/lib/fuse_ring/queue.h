@@ -51,6 +51,12 @@ struct queue_register {
 	struct iovec iov[1 + RING_MAX_POOLS];
 };
 
+/*
+ * How many queues a connection has: the kernel makes one for every CPU there
+ * can be, and numbers them without gaps.
+ */
+unsigned int queue_count(void);
+
 /* Rounded up to pages */
 size_t queue_page_align(size_t size);
 

@@ -827,29 +827,6 @@ static int start_threads(struct fuse_ring *ring)
 	return err;
 }
 
-/* The kernel has a queue for every CPU there can be, numbered without gaps. */
-static unsigned int possible_cpus(void)
-{
-	FILE *file = fopen("/sys/devices/system/cpu/possible", "re");
-	unsigned int first, last, cpus = 0;
-	int n, c;
-
-	while (file) {
-		n = fscanf(file, "%u-%u", &first, &last);
-		if (n < 1)
-			break;
-		cpus += (n == 2 ? last : first) - first + 1;
-		c = fgetc(file);
-		if (c != ',')
-			break;
-	}
-	if (file)
-		fclose(file);
-	if (!cpus)
-		cpus = sysconf(_SC_NPROCESSORS_CONF);
-	return cpus;
-}
-
 /* The mode to begin with */
 static int best_mode(const struct fuse_ring_connection *connection,
 		     const struct fuse_ring_options *options,
@@ -913,7 +890,7 @@ int ring_prepare(struct fuse_ring **result,
 	err = best_mode(connection, &options, &mode);
 	if (err)
 		return err;
-	ring = ring_alloc(possible_cpus());
+	ring = ring_alloc(queue_count());
 	if (!ring)
 		return -ENOMEM;
 	ring->connection = *connection;

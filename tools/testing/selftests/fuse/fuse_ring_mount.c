@@ -608,7 +608,7 @@ int mount_open(struct fuse_mount *mount, const struct mount_options *options)
 	if (err)
 		return err;
 
-	mount->nr_queues = possible_cpus();
+	mount->nr_queues = queue_count();
 	mount->queues = calloc(mount->nr_queues, sizeof(*mount->queues));
 	return mount->queues ? 0 : -ENOMEM;
 }

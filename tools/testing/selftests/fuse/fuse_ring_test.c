@@ -101,25 +101,6 @@ int write_text(const char *path, const char *text)
 	return err;
 }
 
-unsigned int possible_cpus(void)
-{
-	unsigned long first, last;
-	unsigned int cpus = 0;
-	char list[4096], *at;
-
-	if (read_text("/sys/devices/system/cpu/possible", list,
-		      sizeof(list)) <= 0)
-		return sysconf(_SC_NPROCESSORS_CONF);
-	/* "0-3,8" style list: a queue for each, numbered without gaps */
-	for (at = list; ; at++) {
-		first = strtoul(at, &at, 10);
-		last = *at == '-' ? strtoul(at + 1, &at, 10) : first;
-		cpus += last - first + 1;
-		if (*at != ',')
-			return cpus;
-	}
-}
-
 bool cpu_is_usable(unsigned int cpu)
 {
 	cpu_set_t cpus;

@@ -224,7 +224,6 @@ char *mount_path(const struct fuse_mount *mount, const char *name);
 #define RING_FLAGS (IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN)
 #define FIXED_BUFFERS_AS_NEEDED (-1)
 
-unsigned int possible_cpus(void);
 /* An io_uring and memory for one queue; registers nothing. */
 int queue_open(struct fuse_mount *mount, unsigned int qid,
 	       const struct ring_mode *mode);

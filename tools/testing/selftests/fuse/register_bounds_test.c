@@ -262,7 +262,7 @@ static bool enough_memory(const struct ring_mode *mode)
 	for (pool = 0; pool < mode->nr_pools; pool++)
 		pages += (size_t)mode->pool[pool].nr *
 			 mode->pool[pool].buf_size / 4096;
-	return pages * possible_cpus() < (size_t)sysconf(_SC_AVPHYS_PAGES) / 4;
+	return pages * queue_count() < (size_t)sysconf(_SC_AVPHYS_PAGES) / 4;
 }
 
 TEST_F(bounds, a_command_gets_its_answer_pinned)

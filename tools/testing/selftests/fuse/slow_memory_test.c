@@ -390,7 +390,7 @@ static long abort_mount(void *arg)
 
 static int last_usable_cpu(void)
 {
-	int cpu = possible_cpus() - 1;
+	int cpu = queue_count() - 1;
 
 	while (cpu && !cpu_is_usable(cpu))
 		cpu--;
