@@ -20,8 +20,6 @@
 #include "ring.h"
 #include "session.h"
 
-#define EXPORT __attribute__((visibility("default")))
-
 /* As many operations at once as libfuse's own loop runs */
 #define DEFAULT_WORKERS 10
 
@@ -130,22 +128,22 @@ static int loop_over_rings(struct fuse_session *se, bool one_thread)
 	return session_loop(se, &options, &loops);
 }
 
-EXPORT int fuse_session_loop(struct fuse_session *se)
+int fuse_session_loop(struct fuse_session *se)
 {
 	return loop_over_rings(se, true);
 }
 
 /* Its versions differ in what @config is, which is of no use here. */
-EXPORT int fuse_session_loop_mt(struct fuse_session *se,
-				struct fuse_loop_config *config)
+int fuse_session_loop_mt(struct fuse_session *se,
+			 struct fuse_loop_config *config)
 {
 	(void)config;
 	return loop_over_rings(se, false);
 }
 
 /* Under this name libfuse calls it itself. */
-EXPORT int fuse_session_loop_mt_312(struct fuse_session *se,
-				    struct fuse_loop_config *config)
+int fuse_session_loop_mt_312(struct fuse_session *se,
+			     struct fuse_loop_config *config)
 {
 	return fuse_session_loop_mt(se, config);
 }
