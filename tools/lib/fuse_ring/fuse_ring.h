@@ -259,7 +259,7 @@ int fuse_ring_reply_from_file(struct fuse_ring_req *req, int fd, off_t offset,
 			      size_t len);
 
 /*
- * libfuse sessions; <fuse_lowlevel.h> of libfuse 3.12 or later declares the
+ * libfuse sessions; <fuse_lowlevel.h> of libfuse 3.13 or later declares the
  * types.
  */
 
