@@ -1119,7 +1119,9 @@ static int move_without_waiting(struct fuse_ring_req *req)
 	if (*blocking == req->fd)
 		return move_all(req);
 	n = move(req, RWF_NOWAIT);
-	if (n == -EOPNOTSUPP) {
+	/* EINVAL: f2fs and ntfs3 say so of writes to the page cache */
+	if (n == -EOPNOTSUPP ||
+	    (n == -EINVAL && req->in.opcode == FUSE_WRITE)) {
 		*blocking = req->fd;
 		return move_all(req);
 	}
