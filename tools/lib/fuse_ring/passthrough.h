@@ -217,6 +217,8 @@ void lock_stop(void);
 void lock_free_owners(struct inode *inode);
 int lock_release_owner(struct passthrough *pt, struct inode *inode,
 		       uint64_t owner);
+void lock_release_file(struct passthrough *pt, struct inode *inode,
+		       uint64_t file);
 void op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
 	      struct flock *lock);
 void op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,

@@ -212,7 +212,8 @@ void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	(void)ino;
+	/* Another open file can get the number as soon as it is free. */
+	lock_release_file(passthrough_of(req), inode_of(req, ino), fi->fh);
 	fuse_reply_err(req, close(file_fd(fi)) ? errno : 0);
 }
 

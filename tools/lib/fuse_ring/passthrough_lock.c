@@ -6,7 +6,8 @@
  *
  * An flock belongs to an open file, here as there. A POSIX lock belongs to an
  * owner, whichever descriptor it comes by: each owner of a file gets an open
- * file of its own, and the locks of that one (OFD locks).
+ * file of its own, and the locks of that one (OFD locks). The client's own OFD
+ * locks come as POSIX locks do, with the open file as their owner.
  *
  * A request that has to wait for its lock gets a thread for that: the lock may
  * be given back by a request that would else stand in line behind it. A signal
@@ -32,6 +33,7 @@
 struct lock_owner {
 	struct lock_owner *next;
 	uint64_t id;
+	uint64_t file;		/* the client's open file that it came by last */
 	int fd;
 	unsigned int users;
 };
@@ -93,17 +95,19 @@ static int add_owner_locked(struct passthrough *pt, struct inode *inode,
 }
 
 /* The owner's open file, which stays until put_owner() */
-static int get_owner(struct passthrough *pt, struct inode *inode, uint64_t id,
-		     struct lock_owner **owner)
+static int get_owner(struct passthrough *pt, struct inode *inode,
+		     const struct fuse_file_info *fi, struct lock_owner **owner)
 {
 	int err = 0;
 
 	pthread_mutex_lock(&pt->owners_lock);
-	*owner = *find_owner_locked(inode, id);
+	*owner = *find_owner_locked(inode, fi->lock_owner);
 	if (!*owner)
-		err = add_owner_locked(pt, inode, id, owner);
-	if (!err)
+		err = add_owner_locked(pt, inode, fi->lock_owner, owner);
+	if (!err) {
 		(*owner)->users++;
+		(*owner)->file = fi->fh;
+	}
 	pthread_mutex_unlock(&pt->owners_lock);
 	return err;
 }
@@ -115,12 +119,6 @@ static void put_owner(struct passthrough *pt, struct lock_owner *owner)
 	pthread_mutex_unlock(&pt->owners_lock);
 }
 
-static void free_owner(struct lock_owner *owner)
-{
-	close(owner->fd);
-	free(owner);
-}
-
 static int unlock_all(int fd)
 {
 	struct flock whole = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
@@ -128,35 +126,71 @@ static int unlock_all(int fd)
 	return fcntl(fd, F_OFD_SETLK, &whole) ? -errno : 0;
 }
 
+/* Takes the owner's locks, and itself out of the list if nobody uses it. */
+static int drop_owner_locked(struct lock_owner **link,
+			     struct lock_owner **dropped)
+{
+	struct lock_owner *owner = *link;
+
+	if (owner->users)
+		return unlock_all(owner->fd);
+	*link = owner->next;
+	owner->next = *dropped;
+	*dropped = owner;
+	return 0;
+}
+
+static void free_owners(struct lock_owner *owner)
+{
+	struct lock_owner *next;
+
+	for (; owner; owner = next) {
+		next = owner->next;
+		close(owner->fd);
+		free(owner);
+	}
+}
+
 /* Closing any descriptor of a file gives up all its owner's locks on it. */
 int lock_release_owner(struct passthrough *pt, struct inode *inode,
 		       uint64_t id)
 {
-	struct lock_owner *gone = NULL, **link;
+	struct lock_owner *dropped = NULL, **link;
 	int err = 0;
 
 	pthread_mutex_lock(&pt->owners_lock);
 	link = find_owner_locked(inode, id);
-	if (*link && (*link)->users) {
-		err = unlock_all((*link)->fd);
-	} else if (*link) {
-		gone = *link;
-		*link = gone->next;
+	if (*link)
+		err = drop_owner_locked(link, &dropped);
+	pthread_mutex_unlock(&pt->owners_lock);
+	free_owners(dropped);
+	return err;
+}
+
+/*
+ * The last descriptor of an open file is closed. That gives up its OFD locks,
+ * and no flush names their owner.
+ */
+void lock_release_file(struct passthrough *pt, struct inode *inode,
+		       uint64_t file)
+{
+	struct lock_owner *dropped = NULL, *owner, **link;
+
+	pthread_mutex_lock(&pt->owners_lock);
+	for (link = &inode->owners; (owner = *link);) {
+		if (owner->file == file)
+			drop_owner_locked(link, &dropped);
+		if (*link == owner)
+			link = &owner->next;
 	}
 	pthread_mutex_unlock(&pt->owners_lock);
-	if (gone)
-		free_owner(gone);
-	return err;
+	free_owners(dropped);
 }
 
 void lock_free_owners(struct inode *inode)
 {
-	struct lock_owner *owner;
-
-	while ((owner = inode->owners)) {
-		inode->owners = owner->next;
-		free_owner(owner);
-	}
+	free_owners(inode->owners);
+	inode->owners = NULL;
 }
 
 void op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
@@ -166,7 +200,7 @@ void op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
 	struct lock_owner *owner;
 	int err;
 
-	err = get_owner(pt, inode_of(req, ino), fi->lock_owner, &owner);
+	err = get_owner(pt, inode_of(req, ino), fi, &owner);
 	if (err) {
 		fuse_reply_err(req, -err);
 		return;
@@ -385,8 +419,7 @@ void op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
 	struct wait what = { .pt = passthrough_of(req), .req = req };
 	int err;
 
-	err = get_owner(what.pt, inode_of(req, ino), fi->lock_owner,
-			&what.owner);
+	err = get_owner(what.pt, inode_of(req, ino), fi, &what.owner);
 	if (err) {
 		fuse_reply_err(req, -err);
 		return;

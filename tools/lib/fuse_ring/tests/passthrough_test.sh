@@ -432,6 +432,33 @@ locks_of_protected_files()
 	chattr -i file
 }
 
+# They go with the open file, of which there can be several descriptors.
+locks_of_open_files()
+{
+	touch file
+	python3 -c '
+import fcntl, os, struct
+
+def lock(file):
+    whole = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    try:
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, whole)
+    except BlockingIOError:
+        return "taken"
+    return "ours"
+
+for turn in range(3):
+    one = os.open("file", os.O_RDWR)
+    another = os.dup(one)
+    other = os.open("file", os.O_RDWR)
+    print(lock(one), lock(other), lock(another))
+    os.close(one)
+    print("a copy is open:", lock(other))
+    os.close(another)
+    print("closed:", lock(other))
+    os.close(other)'
+}
+
 flocks()
 {
 	"$file_ops" flocks file ./file
@@ -492,7 +519,8 @@ compared=(a_tree_of_2000_files names renames links extended_attributes
 	writers_lose_set_user_id data_of_all_sizes direct_io truncation append
 	memory_maps partial_pages holes space copies_within statfs
 	unlinked_files exclusive_creation posix_locks locks_of_protected_files
-	flocks waiters_for_a_lock more_waiters_than_entries a_directory_of_10000
+	locks_of_open_files flocks waiters_for_a_lock more_waiters_than_entries
+	a_directory_of_10000
 	many_at_once)
 
 # Everything about the files below a directory that programs rely on
