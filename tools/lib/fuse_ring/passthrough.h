@@ -113,6 +113,7 @@ int inode_entry(struct passthrough *pt, int path_fd,
 void inode_forget(struct passthrough *pt, struct inode *inode,
 		  uint64_t lookups);
 int inode_open(struct passthrough *pt, int fd, int flags);
+ino_t inode_number(const struct passthrough *pt, dev_t dev, ino_t ino);
 
 /* A path that leads to the file of an O_PATH descriptor, be it a symlink */
 struct fd_path {

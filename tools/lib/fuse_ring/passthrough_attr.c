@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
+#include <sys/sysmacros.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -21,12 +22,15 @@
 
 static void reply_attr(fuse_req_t req, fuse_ino_t ino)
 {
+	const struct passthrough *pt = passthrough_of(req);
 	struct stat st;
 
-	if (fstat(inode_fd(req, ino), &st))
+	if (fstat(inode_fd(req, ino), &st)) {
 		fuse_reply_err(req, errno);
-	else
-		fuse_reply_attr(req, &st, passthrough_of(req)->attr_timeout);
+		return;
+	}
+	st.st_ino = inode_number(pt, st.st_dev, st.st_ino);
+	fuse_reply_attr(req, &st, pt->attr_timeout);
 }
 
 void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -309,14 +313,17 @@ void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 void op_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask,
 	      struct fuse_file_info *fi)
 {
+	const struct passthrough *pt = passthrough_of(req);
 	struct statx stx;
 
 	(void)fi;
 	if (statx(inode_fd(req, ino), "",
-		  flags | AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, mask, &stx))
+		  flags | AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, mask, &stx)) {
 		fuse_reply_err(req, errno);
-	else
-		fuse_reply_statx(req, 0, &stx,
-				 passthrough_of(req)->attr_timeout);
+		return;
+	}
+	stx.stx_ino = inode_number(pt, makedev(stx.stx_dev_major,
+					       stx.stx_dev_minor), stx.stx_ino);
+	fuse_reply_statx(req, 0, &stx, pt->attr_timeout);
 }
 #endif

@@ -22,6 +22,7 @@
 
 struct dir {
 	int fd;
+	dev_t dev;
 	pthread_mutex_t lock;	/* for all below */
 	off_t next;		/* offset of the entry at entries + at */
 	size_t at;
@@ -46,13 +47,14 @@ static void dir_free(struct dir *dir)
 	free(dir);
 }
 
-static struct dir *dir_new(int fd)
+static struct dir *dir_new(int fd, dev_t dev)
 {
 	struct dir *dir = calloc(1, sizeof(*dir));
 
 	if (!dir)
 		return NULL;
 	dir->fd = fd;
+	dir->dev = dev;
 	pthread_mutex_init(&dir->lock, NULL);
 	dir->entries = malloc(READ_SIZE);
 	if (!dir->entries) {
@@ -73,7 +75,7 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fuse_reply_err(req, -fd);
 		return;
 	}
-	dir = dir_new(fd);
+	dir = dir_new(fd, inode_of(req, ino)->dev);
 	if (!dir) {
 		close(fd);
 		fuse_reply_err(req, ENOMEM);
@@ -149,10 +151,12 @@ static void advance_locked(struct dir *dir, const struct dirent64 *entry)
 typedef size_t (*add_entry)(fuse_req_t req, const struct dir *dir, char *buf,
 			    size_t room, const struct dirent64 *entry);
 
-static struct stat type_of(const struct dirent64 *entry)
+static struct stat type_of(fuse_req_t req, const struct dir *dir,
+			   const struct dirent64 *entry)
 {
 	return (struct stat){
-		.st_ino = entry->d_ino,
+		.st_ino = inode_number(passthrough_of(req), dir->dev,
+				       entry->d_ino),
 		.st_mode = DTTOIF(entry->d_type),
 	};
 }
@@ -160,9 +164,8 @@ static struct stat type_of(const struct dirent64 *entry)
 static size_t add_plain(fuse_req_t req, const struct dir *dir, char *buf,
 			size_t room, const struct dirent64 *entry)
 {
-	struct stat st = type_of(entry);
+	struct stat st = type_of(req, dir, entry);
 
-	(void)dir;
 	return fuse_add_direntry(req, buf, room, entry->d_name, &st,
 				 entry->d_off);
 }
@@ -185,7 +188,9 @@ static size_t add_plus(fuse_req_t req, const struct dir *dir, char *buf,
 
 	if (is_dot(entry->d_name) ||
 	    name_lookup(pt, dir->fd, entry->d_name, &param))
-		param = (struct fuse_entry_param){ .attr = type_of(entry) };
+		param = (struct fuse_entry_param){
+			.attr = type_of(req, dir, entry),
+		};
 	size = fuse_add_direntry_plus(req, buf, room, entry->d_name, &param,
 				      entry->d_off);
 	if (param.ino && size > room)

@@ -177,6 +177,18 @@ static bool is_own_mount(const struct passthrough *pt, int path_fd)
 	return makedev(stx.stx_dev_major, stx.stx_dev_minor) == pt->own_dev;
 }
 
+/*
+ * File systems that are mounted in the source, and subvolumes, have numbers of
+ * their own, but in the mount all files seem to be on one device. So those of
+ * another device than the root get its number, mixed, into their upper half.
+ */
+ino_t inode_number(const struct passthrough *pt, dev_t dev, ino_t ino)
+{
+	if (dev == pt->root.dev)
+		return ino;
+	return ino ^ (dev * 0x9e3779b97f4a7c15 & ~0xffffffffULL);
+}
+
 static int fill_entry(struct passthrough *pt, int path_fd,
 		      struct fuse_entry_param *entry)
 {
@@ -189,6 +201,7 @@ static int fill_entry(struct passthrough *pt, int path_fd,
 	inode = inode_get(pt, path_fd, &entry->attr);
 	if (!inode)
 		return -ENOMEM;
+	entry->attr.st_ino = inode_number(pt, inode->dev, inode->ino);
 	entry->ino = (uintptr_t)inode;
 	entry->generation = inode->generation;
 	entry->attr_timeout = pt->attr_timeout;

@@ -616,6 +616,25 @@ changes_of_the_source()
 	rm -r "$src/dir"
 }
 
+# Which numbers its files as those of the source are numbered
+files_of_another_file_system()
+{
+	local twice
+
+	mkdir "$src/other"
+	mount -t tmpfs none "$src/other" || return
+	touch "$src/here" "$src/other/"{1..20}
+	twice=$(find "$mnt" -printf '%i\n' | sort | uniq -d)
+	[ -z "$twice" ] || complain "files have the same numbers: $twice"
+	find "$mnt/other" -mindepth 1 -printf '%i %f\n' | sort >"$work/numbers"
+	# shellcheck disable=SC2012	# names without surprises
+	ls -i "$mnt/other" | sed 's/^ *//' | sort | differ "$work/numbers" - &&
+		complain 'a directory says other numbers than its files'
+	umount -l "$src/other"
+	forget_all
+	rm -d "$src/other" "$src/here"
+}
+
 temporary_files()
 {
 	"$file_ops" tmpfile "$mnt" "$mnt/named" >"$work/out.mnt"
@@ -702,7 +721,8 @@ forgets_while_others_look_up()
 	forgotten_but_for "$before"
 }
 
-alone=(locks_of_the_source changes_of_the_source temporary_files
+alone=(locks_of_the_source changes_of_the_source
+	files_of_another_file_system temporary_files
 	forgets_every_file
 	forgets_while_others_look_up)
 
