@@ -90,6 +90,7 @@ struct fuse_ring {
 	fuse_ring_handler handler;
 	void *data;
 	enum fuse_ring_mode mode;
+	enum fuse_ring_mode refused;	/* the lowest, which why_not_more is of */
 	char why_not_more[160];
 	atomic_bool stopping;
 	bool stopped;
@@ -670,9 +671,10 @@ static void note_why(struct ring_queue *queue, enum fuse_ring_mode mode, int err
 	const char *name = fuse_ring_mode_name(mode);
 	struct rlimit limit = {};
 
-	/* The first one is the mode that was wanted most. */
-	if (ring->why_not_more[0])
+	/* It says what the mode lacks that is just above the one they get. */
+	if (mode > ring->refused)
 		return;
+	ring->refused = mode;
 	if (mode == FUSE_RING_ZERO_COPY && err == -EPERM) {
 		snprintf(ring->why_not_more, sizeof(ring->why_not_more),
 			 "%s needs CAP_SYS_ADMIN", name);
@@ -899,6 +901,7 @@ int ring_prepare(struct fuse_ring **result,
 	ring->handler = handler;
 	ring->data = data;
 	ring->mode = mode;
+	ring->refused = FUSE_RING_ZERO_COPY;
 	ring->workers.max = options.workers;
 	if (!(connection->kernel_flags & RING_HAS_BUFRING))
 		snprintf(ring->why_not_more, sizeof(ring->why_not_more),
@@ -925,10 +928,13 @@ int fuse_ring_prepare(struct fuse_ring **ring,
 
 static void log_mode(struct fuse_ring *ring)
 {
-	const struct ring_queue *queue = &ring->queues[0];
-	struct queue_layout layout = queue->layout;
+	const struct ring_queue *queue = ring->queues;
+	struct queue_layout layout;
 	size_t payload;
 
+	while (queue->mode != ring->mode)
+		queue++;
+	layout = queue->layout;
 	/* Memory of spare entries is not touched. */
 	layout.depth = ring->options.depth;
 	payload = queue_layout_payload_bytes(&layout);
@@ -937,6 +943,18 @@ static void log_mode(struct fuse_ring *ring)
 		 fuse_ring_mode_name(ring->mode), ring->nr_queues,
 		 ring->options.depth, payload / 1024,
 		 ring->why_not_more[0] ? "; " : "", ring->why_not_more);
+}
+
+/* What all queues have: the later ones may have had to do with less. */
+static enum fuse_ring_mode lowest_mode(const struct fuse_ring *ring)
+{
+	enum fuse_ring_mode lowest = ring->mode;
+	unsigned int n;
+
+	for (n = 0; n < ring->nr_queues; n++)
+		if (ring->queues[n].mode < lowest)
+			lowest = ring->queues[n].mode;
+	return lowest;
 }
 
 int fuse_ring_start(struct fuse_ring *ring)
@@ -954,6 +972,7 @@ int fuse_ring_start(struct fuse_ring *ring)
 		fuse_ring_stop(ring);
 		return err;
 	}
+	ring->mode = lowest_mode(ring);
 	want(ring, 0, ring->nr_queues, RUN);
 	log_mode(ring);
 	return 0;

@@ -126,6 +126,25 @@ auto_without_locked_memory()
 	stop_server "$mnt"
 }
 
+# The mode that is told is the one that all queues have.
+auto_with_locked_memory_for_one_queue()
+{
+	local each queues
+
+	as_nobody 64 auto
+	[[ $(head -n 1 "$log") =~ needs\ ([0-9]+)\ KiB.*in\ each\ of\ ([0-9]+)\ queues ]] ||
+		fail "it does not say what it needs: $(cat "$log")"
+	each=${BASH_REMATCH[1]} queues=${BASH_REMATCH[2]}
+	stop_server "$mnt"
+	[ "$queues" -gt 1 ] || skip "there is only one queue"
+	as_nobody $((each * 3 / 2)) auto
+	says "bufring, *; pinned needs $each KiB of locked memory in *"
+	says_no_more
+	[ "$(pinned_kib "$server")" -gt 0 ] || fail "no memory is pinned"
+	works_for_nobody
+	stop_server "$mnt"
+}
+
 auto_with_enough_locked_memory()
 {
 	as_nobody 65536 auto
@@ -608,6 +627,7 @@ several_mounts()
 }
 
 test_case auto_without_locked_memory 100 auto_without_locked_memory
+test_case auto_with_locked_memory_for_one_queue 100 auto_with_locked_memory_for_one_queue
 test_case auto_with_enough_locked_memory 100 auto_with_enough_locked_memory
 test_case pinned_without_locked_memory 100 pinned_without_locked_memory
 test_case no_locked_memory_at_all 100 no_locked_memory_at_all
