@@ -233,6 +233,9 @@ bool fuse_ring_req_zero_copied(const struct fuse_ring_req *req);
  *	in another place of that buffer.
  * @count: entries of @iov
  *
+ * What the request brought stays as it is until the handler returns, unless the
+ * reply was built in the payload buffer.
+ *
  * Return: 0 if it is on its way to the kernel; -EMSGSIZE if the data does not
  * fit, and the request stays; -ENOTCONN after fuse_ring_stop()
  */

@@ -187,11 +187,22 @@ static void prepare_file(struct fuse_ring_req *req)
 	set_completion(sqe, req, FILE_DONE);
 }
 
+static void free_reply(struct fuse_ring_req *req)
+{
+	if (req->reply != req->small_reply)
+		free(req->reply);
+	req->reply = NULL;
+}
+
 /* In the queue's thread, when handler and reply are through with it */
 static void send_answer(struct fuse_ring_req *req)
 {
 	if (req->waits)
 		req->queue->waiting--;
+	if (req->reply) {
+		memcpy(req->payload, req->reply, req->reply_len);
+		free_reply(req);
+	}
 	if (req->fd < 0)
 		prepare_commit(req);
 	else if (req->zero_copied)
@@ -1005,7 +1016,7 @@ void fuse_ring_stop(struct fuse_ring *ring)
 
 void fuse_ring_free(struct fuse_ring *ring)
 {
-	unsigned int n;
+	unsigned int n, slot;
 
 	if (!ring)
 		return;
@@ -1014,6 +1025,8 @@ void fuse_ring_free(struct fuse_ring *ring)
 		struct ring_queue *queue = &ring->queues[n];
 
 		queue_memory_unmap(&queue->memory);
+		for (slot = 0; queue->reqs && slot < queue->layout.depth; slot++)
+			free_reply(&queue->reqs[slot]);
 		free(queue->reqs);
 		if (queue->event_fd >= 0)
 			close(queue->event_fd);
@@ -1062,9 +1075,27 @@ static int claim(struct fuse_ring_req *req)
 	return atomic_exchange(&req->cookie, 0) ? 0 : -EALREADY;
 }
 
+/*
+ * Where the data of a reply goes. What the request brought lies in the same
+ * buffer as the reply will, and is the handler's until that returns.
+ */
+static char *place_of_reply(struct fuse_ring_req *req, const struct iovec *iov,
+			    int count, size_t len)
+{
+	bool in_place = count == 1 && iov[0].iov_base == req->payload;
+
+	if (in_place || !len || !req->used || req->zero_copied ||
+	    atomic_load(&req->holders) < 2)
+		return req->payload;
+	req->reply = len <= sizeof(req->small_reply) ? req->small_reply :
+						       malloc(len);
+	return req->reply;
+}
+
 int fuse_ring_reply(struct fuse_ring_req *req, int error,
 		    const struct iovec *iov, int count)
 {
+	char *place = NULL;
 	size_t len = 0;
 	int n, err;
 
@@ -1076,19 +1107,21 @@ int fuse_ring_reply(struct fuse_ring_req *req, int error,
 	if (err)
 		return err;
 
+	if (!error) {
+		place = place_of_reply(req, iov, count, len);
+		if (!place && len)
+			error = -ENOMEM;
+	}
 	req->error = error;
-	req->reply_len = len;
+	req->reply_len = error ? 0 : len;
 	/*
 	 * From the end, as it is the last part that may be what the request
 	 * brought, which those before it may go over.
 	 */
 	for (n = count; !error && n--;) {
-		char *place;
-
 		len -= iov[n].iov_len;
-		place = (char *)req->payload + len;
-		if (iov[n].iov_base != place)
-			memmove(place, iov[n].iov_base, iov[n].iov_len);
+		if (iov[n].iov_base != place + len)
+			memmove(place + len, iov[n].iov_base, iov[n].iov_len);
 	}
 	req_put(req);
 	return 0;

@@ -517,7 +517,20 @@ same_status_after_signal()
 	done
 }
 
-# An operation says that it is time to end; nothing comes after it.
+# What a request brought is the operation's, also after the reply.
+replies_before_it_is_done()
+{
+	serve "$1" "$built/early_fs" -f "$mnt"
+	await_mount "$mnt"
+	printf 'written later, ' 1<>"$mnt/file"
+	! stat "$mnt/this-name" 2>/dev/null || fail "a missing file is there"
+	[ "$(cat "$mnt/file")" = 'written later, this-name' ] ||
+		fail "the operation saw: $(cat "$mnt/file")"
+	stop_server "$mnt"
+}
+
+# An operation says that it is time to end. It still gets its answer through,
+# and nothing comes after it.
 ended_by_an_operation()
 {
 	mount_probe "$1"
@@ -660,6 +673,7 @@ for mode in bare pinned legacy; do
 	test_case interrupted_client.$mode 100 interrupted_client $mode
 	test_case interrupted_at_any_moment.$mode 600 interrupted_at_any_moment $mode
 	test_case interrupted_before_it_begins.$mode 300 interrupted_before_it_begins $mode
+	test_case replies_before_it_is_done.$mode 100 replies_before_it_is_done $mode
 	test_case ended_by_an_operation.$mode 100 ended_by_an_operation $mode
 	test_case interrupted_lock.$mode 100 interrupted_lock $mode
 	# More than the library has threads for, and a lock is still let go
