@@ -88,6 +88,7 @@ struct fuse_ring {
 	struct fuse_ring_options options;
 	uint32_t headroom;
 	fuse_ring_handler handler;
+	void (*handled)(void *data);
 	void *data;
 	enum fuse_ring_mode mode;
 	enum fuse_ring_mode refused;	/* the lowest, which why_not_more is of */
@@ -262,6 +263,8 @@ static void run_handler(struct fuse_ring_req *req)
 	ring->handler(req, ring->data);
 	ring_end_handler(ring);
 	req_put(req);
+	if (ring->handled)
+		ring->handled(ring->data);
 }
 
 static void run_work(struct work *work)
@@ -500,6 +503,9 @@ static void run_queue(struct ring_queue *queue)
 		}
 		complete_all(queue);
 	}
+	/* What was answered before the end counts. */
+	take_answered(queue);
+	io_uring_submit(&queue->uring);
 }
 
 /*
@@ -890,7 +896,8 @@ static struct fuse_ring *ring_alloc(unsigned int nr_queues)
 int ring_prepare(struct fuse_ring **result,
 		 const struct fuse_ring_connection *connection,
 		 const struct fuse_ring_options *given, uint32_t headroom,
-		 fuse_ring_handler handler, void *data)
+		 fuse_ring_handler handler, void (*handled)(void *data),
+		 void *data)
 {
 	struct fuse_ring_options options = ring_options_or_default(given);
 	enum fuse_ring_mode mode;
@@ -910,6 +917,7 @@ int ring_prepare(struct fuse_ring **result,
 	ring->options = options;
 	ring->headroom = headroom;
 	ring->handler = handler;
+	ring->handled = handled;
 	ring->data = data;
 	ring->mode = mode;
 	ring->refused = FUSE_RING_ZERO_COPY;
@@ -934,7 +942,7 @@ int fuse_ring_prepare(struct fuse_ring **ring,
 		      const struct fuse_ring_options *options,
 		      fuse_ring_handler handler, void *data)
 {
-	return ring_prepare(ring, connection, options, 0, handler, data);
+	return ring_prepare(ring, connection, options, 0, handler, NULL, data);
 }
 
 static void log_mode(struct fuse_ring *ring)

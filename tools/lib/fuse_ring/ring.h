@@ -75,11 +75,15 @@ bool ring_is_quiet(struct fuse_ring *ring);
 void ring_begin_handler(struct fuse_ring *ring);
 void ring_end_handler(struct fuse_ring *ring);
 
-/* @headroom: bytes of its own before each payload buffer */
+/*
+ * @headroom: bytes of its own before each payload buffer
+ * @handled: called after each @handler, when a reply in it is on its way; NULL
+ */
 int ring_prepare(struct fuse_ring **ring,
 		 const struct fuse_ring_connection *connection,
 		 const struct fuse_ring_options *options, uint32_t headroom,
-		 fuse_ring_handler handler, void *data);
+		 fuse_ring_handler handler, void (*handled)(void *data),
+		 void *data);
 
 /*
  * The request as one piece of memory, as it would have come over /dev/fuse:

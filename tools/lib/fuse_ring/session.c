@@ -136,6 +136,7 @@ static void release(uint64_t cookie)
 }
 
 static void run_request(struct fuse_ring_req *req, void *data);
+static void request_ran(void *data);
 
 /* Agrees to io_uring if all that is needed for it is there. */
 static void agree(struct session *session, struct fuse_init_out *init)
@@ -158,7 +159,7 @@ static void agree(struct session *session, struct fuse_init_out *init)
 	else
 		err = ring_prepare(&session->ring, &connection,
 				   &session->options, getpagesize(),
-				   run_request, session);
+				   run_request, request_ran, session);
 	if (err) {
 		if (session->wake_fd >= 0)
 			close(session->wake_fd);
@@ -427,6 +428,13 @@ static void run_request(struct fuse_ring_req *req, void *data)
 	current = NULL;
 	if (no_reply)
 		fuse_ring_reply(req, 0, NULL, 0);
+}
+
+/* The operation may have said that the session is to end. */
+static void request_ran(void *data)
+{
+	struct session *session = data;
+
 	if (fuse_session_exited(session->se))
 		wake(session);
 }
