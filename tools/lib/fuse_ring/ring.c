@@ -73,6 +73,8 @@ struct ring_queue {
 	unsigned int entries;	/* registered slots */
 	unsigned int waiting;	/* of them with requests that wait for a lock */
 	atomic_bool busy;	/* with what has come, not waiting for more */
+	atomic_uint turns;	/* of waiting for more */
+	unsigned int turns_before;	/* the last of ring->rounds */
 	uint32_t generation;
 	/* requests that came while entries were being registered */
 	struct fuse_ring_req *early;
@@ -99,6 +101,7 @@ struct fuse_ring {
 	pthread_cond_t phase_changed;
 	pthread_mutex_t handler_lock;	/* for options.serialize */
 	struct workers workers;
+	uint64_t rounds;		/* of ring_rounds() */
 	unsigned int nr_queues;
 	struct ring_queue queues[];
 };
@@ -494,6 +497,7 @@ static void run_queue(struct ring_queue *queue)
 	}
 	while (!atomic_load(&ring->stopping)) {
 		atomic_store(&queue->busy, false);
+		atomic_fetch_add(&queue->turns, 1);
 		n = io_uring_submit_and_wait(&queue->uring, 1);
 		atomic_store(&queue->busy, true);
 		if (n < 0 && n != -EINTR && n != -EAGAIN && n != -EBUSY) {
@@ -1256,14 +1260,22 @@ uint64_t ring_find_unique(struct fuse_ring *ring, uint64_t unique, bool *begun)
 	return 0;
 }
 
-bool ring_is_quiet(struct fuse_ring *ring)
+uint64_t ring_rounds(struct fuse_ring *ring)
 {
-	unsigned int qid;
+	struct ring_queue *queue;
+	unsigned int n;
 
-	for (qid = 0; qid < ring->nr_queues; qid++)
-		if (atomic_load(&ring->queues[qid].busy))
-			return false;
-	return true;
+	for (n = 0; n < ring->nr_queues; n++) {
+		queue = &ring->queues[n];
+		if (atomic_load(&queue->turns) == queue->turns_before &&
+		    atomic_load(&queue->busy))
+			return ring->rounds;
+	}
+	for (n = 0; n < ring->nr_queues; n++) {
+		queue = &ring->queues[n];
+		queue->turns_before = atomic_load(&queue->turns);
+	}
+	return ++ring->rounds;
 }
 
 void *ring_req_linear(struct fuse_ring_req *req, uint64_t unique, size_t *len)

@@ -68,8 +68,12 @@ struct fuse_ring_req *ring_find_cookie(struct fuse_ring *ring,
 				       uint64_t cookie);
 /* The one that the kernel calls @unique: its cookie, or 0, and if it @begun */
 uint64_t ring_find_unique(struct fuse_ring *ring, uint64_t unique, bool *begun);
-/* All queues wait for something to come; what the kernel sent may be on its way. */
-bool ring_is_quiet(struct fuse_ring *ring);
+/*
+ * How many rounds the queues have made: a round ends when each of them waits,
+ * or has waited, for something to come. What had come when it began has then
+ * been seen; what the kernel sent may be on its way. For one thread only.
+ */
+uint64_t ring_rounds(struct fuse_ring *ring);
 
 /* Around what must not run beside a handler, if options.serialize is set */
 void ring_begin_handler(struct fuse_ring *ring);

@@ -31,12 +31,16 @@
 struct interrupt {
 	struct interrupt *next;
 	uint64_t unique;	/* as the kernel calls the request */
-	uint64_t until_ms;	/* it was answered if not found until then */
+	/* It was answered if not found until both have gone by. */
+	uint64_t until_ms;
+	uint64_t until_round;	/* 0: to be set when it is first looked at */
 };
 
 #define INTERRUPT_PERIOD_MS	20
-/* For so long a ring has to be quiet: all that was sent has come then. */
+/* All that was sent before has come to the queues by then... */
 #define INTERRUPT_LIFE_MS	1000
+/* ...and was seen by them: the first of these rounds has begun before. */
+#define INTERRUPT_ROUNDS	3
 /* What the kernel sets in the unique of an INTERRUPT */
 #define INTERRUPT_BIT		1
 
@@ -49,6 +53,7 @@ struct session {
 	uint64_t kernel_flags;
 	struct fuse_ring *ring;
 	size_t buffer_size;
+	uint64_t rounds;	/* of the ring, when last looked at */
 	int wake_fd;		/* eventfd: to look again at what to do; or -1 */
 	pthread_mutex_t interrupts_lock;
 	struct interrupt *interrupts;
@@ -454,7 +459,7 @@ static void process_in_loop(struct session *session, void *message, size_t len)
 
 /* To libfuse with it, or to the others until it is time to try again */
 static void settle_interrupt(struct session *session,
-			     struct interrupt *interrupt, bool quiet)
+			     struct interrupt *interrupt)
 {
 	struct {
 		struct fuse_in_header in;
@@ -476,9 +481,12 @@ static void settle_interrupt(struct session *session,
 		process_in_loop(session, &message, sizeof(message));
 		return;
 	}
-	if (message.what.unique || !quiet)
+	if (message.what.unique)
 		interrupt->until_ms = now + INTERRUPT_LIFE_MS;
-	if (now < interrupt->until_ms)
+	if (message.what.unique || !interrupt->until_round)
+		interrupt->until_round = session->rounds + INTERRUPT_ROUNDS;
+	if (now < interrupt->until_ms ||
+	    session->rounds < interrupt->until_round)
 		put_interrupt(session, interrupt);
 	else
 		free(interrupt);
@@ -497,12 +505,14 @@ static struct interrupt *take_interrupts(struct session *session)
 
 static void retry_interrupts(struct session *session)
 {
-	bool quiet = ring_is_quiet(session->ring);
 	struct interrupt *interrupt, *next;
 
-	for (interrupt = take_interrupts(session); interrupt; interrupt = next) {
+	interrupt = take_interrupts(session);
+	if (interrupt)
+		session->rounds = ring_rounds(session->ring);
+	for (; interrupt; interrupt = next) {
 		next = interrupt->next;
-		settle_interrupt(session, interrupt, quiet);
+		settle_interrupt(session, interrupt);
 	}
 }
 
@@ -528,7 +538,7 @@ static void process(struct session *session, void *message, size_t len)
 	}
 	interrupt = new_interrupt(what->unique);
 	if (interrupt)
-		settle_interrupt(session, interrupt, false);
+		settle_interrupt(session, interrupt);
 }
 
 /* Length of what came, 0 if nothing did; a negative errno at the end */
