@@ -180,7 +180,7 @@ int fuse_ring_prepare(struct fuse_ring **ring,
  */
 int fuse_ring_start(struct fuse_ring *ring);
 
-/* The mode in use once started, never FUSE_RING_AUTO */
+/* The mode that all queues have once started, never FUSE_RING_AUTO */
 enum fuse_ring_mode fuse_ring_mode(const struct fuse_ring *ring);
 
 /**
