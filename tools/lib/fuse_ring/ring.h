@@ -70,8 +70,8 @@ struct fuse_ring_req *ring_find_cookie(struct fuse_ring *ring,
 uint64_t ring_find_unique(struct fuse_ring *ring, uint64_t unique, bool *begun);
 /*
  * How many rounds the queues have made: a round ends when each of them waits,
- * or has waited, for something to come. What had come when it began has then
- * been seen; what the kernel sent may be on its way. For one thread only.
+ * or has waited, for something to come. What the kernel has sent may still be
+ * on its way. For one thread only.
  */
 uint64_t ring_rounds(struct fuse_ring *ring);
 

@@ -31,16 +31,15 @@
 struct interrupt {
 	struct interrupt *next;
 	uint64_t unique;	/* as the kernel calls the request */
-	/* It was answered if not found until both have gone by. */
-	uint64_t until_ms;
 	uint64_t until_round;	/* 0: to be set when it is first looked at */
+	uint64_t until_ms;	/* it was answered if not found until then */
 };
 
 #define INTERRUPT_PERIOD_MS	20
-/* All that was sent before has come to the queues by then... */
-#define INTERRUPT_LIFE_MS	1000
-/* ...and was seen by them: the first of these rounds has begun before. */
+/* No queue is any more at what it was at then: the first round had begun. */
 #define INTERRUPT_ROUNDS	3
+/* For so long after that: all that was sent before has come and was seen. */
+#define INTERRUPT_LIFE_MS	1000
 /* What the kernel sets in the unique of an INTERRUPT */
 #define INTERRUPT_BIT		1
 
@@ -481,12 +480,11 @@ static void settle_interrupt(struct session *session,
 		process_in_loop(session, &message, sizeof(message));
 		return;
 	}
-	if (message.what.unique)
-		interrupt->until_ms = now + INTERRUPT_LIFE_MS;
 	if (message.what.unique || !interrupt->until_round)
 		interrupt->until_round = session->rounds + INTERRUPT_ROUNDS;
-	if (now < interrupt->until_ms ||
-	    session->rounds < interrupt->until_round)
+	if (message.what.unique || session->rounds < interrupt->until_round)
+		interrupt->until_ms = now + INTERRUPT_LIFE_MS;
+	if (now < interrupt->until_ms)
 		put_interrupt(session, interrupt);
 	else
 		free(interrupt);
