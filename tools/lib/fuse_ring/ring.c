@@ -1174,6 +1174,7 @@ static int move_without_waiting(struct fuse_ring_req *req)
 	int *blocking = &req->queue->blocking_files[req->in.opcode == FUSE_WRITE]
 						   [(unsigned int)req->fd % 64];
 	ssize_t n;
+	int err;
 
 	/*
 	 * Files in memory do not know RWF_NOWAIT, and do not wait. Others may
@@ -1186,8 +1187,11 @@ static int move_without_waiting(struct fuse_ring_req *req)
 	/* EINVAL: f2fs and ntfs3 say so of writes to the page cache */
 	if (n == -EOPNOTSUPP ||
 	    (n == -EINVAL && req->in.opcode == FUSE_WRITE)) {
-		*blocking = req->fd;
-		return move_all(req);
+		err = move_all(req);
+		/* An EINVAL that was meant says nothing about the file. */
+		if (!err)
+			*blocking = req->fd;
+		return err;
 	}
 	if (n > 0)
 		req->done += n;
