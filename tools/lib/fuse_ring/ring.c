@@ -130,11 +130,22 @@ static void set_completion(struct io_uring_sqe *sqe, struct fuse_ring_req *req,
 	sqe->user_data = (uintptr_t)req | completion;
 }
 
+static void free_reply(struct fuse_ring_req *req)
+{
+	if (req->reply != req->small_reply)
+		free(req->reply);
+	req->reply = NULL;
+}
+
 static void prepare_commit(struct fuse_ring_req *req)
 {
 	struct ring_queue *queue = req->queue;
 	struct io_uring_sqe *sqe = get_sqe(queue);
 
+	if (req->reply) {
+		memcpy(req->payload, req->reply, req->reply_len);
+		free_reply(req);
+	}
 	queue_fill_reply(req->header, req->in.unique, req->error,
 			 req->reply_len);
 	queue_prep_commit(sqe, queue->ring->connection.dev_fd, queue->qid,
@@ -145,13 +156,14 @@ static void prepare_commit(struct fuse_ring_req *req)
 /* The data of the reply when so many bytes of the file were moved */
 static void fill_moved(struct fuse_ring_req *req, size_t len)
 {
-	struct fuse_write_out *out = req->payload;
+	struct fuse_write_out out = { .size = len };
 
 	req->error = 0;
 	req->reply_len = len;
 	if (req->in.opcode == FUSE_WRITE) {
-		*out = (struct fuse_write_out) { .size = len };
-		req->reply_len = sizeof(*out);
+		/* The data of the request may still be the handler's. */
+		req->reply = memcpy(req->small_reply, &out, sizeof(out));
+		req->reply_len = sizeof(out);
 	}
 }
 
@@ -191,22 +203,11 @@ static void prepare_file(struct fuse_ring_req *req)
 	set_completion(sqe, req, FILE_DONE);
 }
 
-static void free_reply(struct fuse_ring_req *req)
-{
-	if (req->reply != req->small_reply)
-		free(req->reply);
-	req->reply = NULL;
-}
-
 /* In the queue's thread, when handler and reply are through with it */
 static void send_answer(struct fuse_ring_req *req)
 {
 	if (req->waits)
 		req->queue->waiting--;
-	if (req->reply) {
-		memcpy(req->payload, req->reply, req->reply_len);
-		free_reply(req);
-	}
 	if (req->fd < 0)
 		prepare_commit(req);
 	else if (req->zero_copied)
@@ -507,7 +508,7 @@ static void run_queue(struct ring_queue *queue)
 		}
 		complete_all(queue);
 	}
-	/* What was answered before the end counts. */
+	/* Of what was answered before the end, all but file data goes out. */
 	take_answered(queue);
 	io_uring_submit(&queue->uring);
 }

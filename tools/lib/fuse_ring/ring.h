@@ -40,7 +40,7 @@ struct fuse_ring_req {
 	/* the reply */
 	int error;
 	size_t reply_len;
-	void *reply;		/* its data if not in the payload buffer yet */
+	void *reply;		/* its data until the commit, if kept outside */
 	char small_reply[160];	/* which is there if it fits */
 	int fd;			/* file the data goes to or comes from, or -1 */
 	off_t offset;
