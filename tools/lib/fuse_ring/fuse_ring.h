@@ -184,12 +184,15 @@ int fuse_ring_start(struct fuse_ring *ring);
 enum fuse_ring_mode fuse_ring_mode(const struct fuse_ring *ring);
 
 /**
- * fuse_ring_stop() - end the threads, whatever the requests are doing
- * @ring: no request of it is answered from now on, but the handlers that run
- *	are waited for
+ * fuse_ring_stop() - end the threads
+ * @ring: no handler is called any more; those that run are waited for, and
+ *	what was answered until then is sent
  *
- * Not to be called from a handler. Replies that come later are refused with
- * -ENOTCONN. The connection does not work any more.
+ * Data that is still on its way from or to a file is waited for up to a second,
+ * but not if the request is zero-copied and was answered before this call. Not
+ * to be called from a handler. Replies that come later are refused with
+ * -ENOTCONN; one that another thread than that of a handler gives at this
+ * moment may be lost. The connection does not work any more.
  */
 void fuse_ring_stop(struct fuse_ring *ring);
 

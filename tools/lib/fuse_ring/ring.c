@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "ring.h"
@@ -23,7 +24,7 @@
 /* In the low bits of user_data, below the address of the request */
 enum completion {
 	COMMAND_DONE,		/* REGISTER or COMMIT_AND_FETCH */
-	TRANSFER_DONE,		/* READ_FIXED or WRITE_FIXED, if it went wrong */
+	TRANSFER_DONE,		/* READ_FIXED or WRITE_FIXED, see transfer_done() */
 	FILE_DONE,		/* READ or WRITE of the payload buffer */
 	WOKEN,			/* by another thread */
 };
@@ -47,10 +48,14 @@ enum completion {
 
 /* What a thread is told to do next, and has done */
 enum phase {
+	NOTHING,
 	PREPARE,
 	REGISTER,
-	RUN,
+	RUN,			/* until fuse_ring_stop() */
 };
+
+/* Milliseconds that the end waits for data of files */
+#define END_MS 1000
 
 struct ring_queue {
 	struct fuse_ring *ring;
@@ -72,6 +77,7 @@ struct ring_queue {
 	struct fuse_ring_req *reqs;	/* by slot */
 	unsigned int entries;	/* registered slots */
 	unsigned int waiting;	/* of them with requests that wait for a lock */
+	unsigned int moving;	/* awaited: data on its way from or to a file */
 	atomic_bool busy;	/* with what has come, not waiting for more */
 	atomic_uint turns;	/* of waiting for more */
 	unsigned int turns_before;	/* the last of ring->rounds */
@@ -95,7 +101,8 @@ struct fuse_ring {
 	enum fuse_ring_mode mode;
 	enum fuse_ring_mode refused;	/* the lowest, which why_not_more is of */
 	char why_not_more[160];
-	atomic_bool stopping;
+	atomic_bool stopping;		/* no handler is called any more */
+	atomic_bool closed;		/* none runs any more, and no reply is taken */
 	bool stopped;
 	pthread_mutex_t lock;
 	pthread_cond_t phase_changed;
@@ -111,6 +118,14 @@ static __thread struct ring_queue *this_queue;
 /*
  * Commands
  */
+
+uint64_t ring_now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000ULL + now.tv_nsec / 1000000;
+}
 
 static struct io_uring_sqe *get_sqe(struct ring_queue *queue)
 {
@@ -182,8 +197,14 @@ static void prepare_transfer_and_commit(struct fuse_ring_req *req)
 	sqe = get_sqe(queue);
 	queue_prep_transfer(sqe, req->in.opcode, req->slot, 0, req->fd,
 			    req->offset, req->len);
-	sqe->flags |= IOSQE_IO_LINK | IOSQE_CQE_SKIP_SUCCESS;
+	sqe->flags |= IOSQE_IO_LINK;
 	set_completion(sqe, req, TRANSFER_DONE);
+	/* To hear of it costs a turn of the thread. */
+	req->awaited = atomic_load(&queue->ring->stopping);
+	if (req->awaited)
+		queue->moving++;
+	else
+		sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
 	fill_moved(req, req->len);
 	prepare_commit(req);
 }
@@ -201,6 +222,7 @@ static void prepare_file(struct fuse_ring_req *req)
 		io_uring_prep_write(sqe, req->fd, data, req->len - req->done,
 				    req->offset + req->done);
 	set_completion(sqe, req, FILE_DONE);
+	req->queue->moving++;
 }
 
 /* In the queue's thread, when handler and reply are through with it */
@@ -263,6 +285,11 @@ static void run_handler(struct fuse_ring_req *req)
 	struct fuse_ring *ring = req->queue->ring;
 
 	ring_begin_handler(ring);
+	/* If its turn comes after the end, it is as if it had come too late. */
+	if (atomic_load(&ring->stopping)) {
+		ring_end_handler(ring);
+		return;
+	}
 	atomic_store(&req->begun, true);
 	ring->handler(req, ring->data);
 	ring_end_handler(ring);
@@ -372,6 +399,14 @@ static void take_request(struct fuse_ring_req *req)
 		     (uint64_t)queue->qid << 16 | req->slot);
 }
 
+static void begin_request(struct fuse_ring_req *req)
+{
+	if (atomic_load(&req->queue->ring->stopping))
+		return;
+	take_request(req);
+	dispatch(req);
+}
+
 /* The connection is gone, or going. */
 static bool is_end(int error)
 {
@@ -384,8 +419,7 @@ static void command_done(struct fuse_ring_req *req, int result)
 	struct ring_queue *queue = req->queue;
 
 	if (result >= 0) {
-		take_request(req);
-		dispatch(req);
+		begin_request(req);
 	} else if (!is_end(result)) {
 		ring_log(&queue->ring->options,
 			 "queue %u: the kernel gave entry %u back: %s",
@@ -405,6 +439,7 @@ static void reply_moved(struct fuse_ring_req *req, int error, size_t len)
 
 static void file_done(struct fuse_ring_req *req, int result)
 {
+	req->queue->moving--;
 	if (result > 0) {
 		req->done += result;
 		if (req->done < req->len) {
@@ -414,6 +449,19 @@ static void file_done(struct fuse_ring_req *req, int result)
 	}
 	/* What was moved before an error counts, as it does for read(). */
 	reply_moved(req, req->done ? 0 : result < 0 ? result : 0, req->done);
+}
+
+/* It went wrong, or is waited for. */
+static void transfer_done(struct fuse_ring_req *req, int result)
+{
+	if (req->awaited) {
+		req->awaited = false;
+		req->queue->moving--;
+		/* Then the commit follows by itself. */
+		if (result >= 0 && (size_t)result == req->len)
+			return;
+	}
+	reply_moved(req, result < 0 ? result : 0, result < 0 ? 0 : result);
 }
 
 static void take_answered(struct ring_queue *queue)
@@ -453,8 +501,7 @@ static void complete(struct ring_queue *queue, uint64_t user_data, int result,
 		command_done(req, result);
 		break;
 	case TRANSFER_DONE:
-		reply_moved(req, result < 0 ? result : 0,
-			    result < 0 ? 0 : result);
+		transfer_done(req, result);
 		break;
 	case FILE_DONE:
 		file_done(req, result);
@@ -483,34 +530,84 @@ static void complete_all(struct ring_queue *queue)
 	}
 }
 
+/* Ends what the kernel does with the server's memory. */
+static void exit_uring(struct ring_queue *queue)
+{
+	io_uring_queue_exit(&queue->uring);
+	queue->has_uring = false;
+}
+
+/* No handler runs in this thread any more. */
+static void tell_end(struct ring_queue *queue)
+{
+	struct fuse_ring *ring = queue->ring;
+
+	pthread_mutex_lock(&ring->lock);
+	queue->reached = RUN;
+	pthread_cond_broadcast(&ring->phase_changed);
+	pthread_mutex_unlock(&ring->lock);
+}
+
+/* -> whether the thread is to end */
+static bool wait_and_complete(struct ring_queue *queue)
+{
+	struct fuse_ring *ring = queue->ring;
+	int n;
+
+	atomic_store(&queue->busy, false);
+	atomic_fetch_add(&queue->turns, 1);
+	n = io_uring_submit_and_wait(&queue->uring, 1);
+	atomic_store(&queue->busy, true);
+	if (n < 0 && n != -EINTR && n != -EAGAIN && n != -EBUSY) {
+		ring_log(&ring->options, "queue %u: io_uring: %s", queue->qid,
+			 strerror(-n));
+		exit_uring(queue);
+		return true;
+	}
+	complete_all(queue);
+	return atomic_load(&ring->closed);
+}
+
 static void run_queue(struct ring_queue *queue)
 {
 	struct fuse_ring *ring = queue->ring;
 	struct fuse_ring_req *req, *next;
-	int n;
 
 	atomic_store(&queue->busy, true);
 	prepare_wake(queue);
 	for (req = queue->early; req; req = next) {
 		next = req->next;
-		take_request(req);
-		dispatch(req);
+		begin_request(req);
 	}
-	while (!atomic_load(&ring->stopping)) {
-		atomic_store(&queue->busy, false);
-		atomic_fetch_add(&queue->turns, 1);
-		n = io_uring_submit_and_wait(&queue->uring, 1);
-		atomic_store(&queue->busy, true);
-		if (n < 0 && n != -EINTR && n != -EAGAIN && n != -EBUSY) {
-			ring_log(&ring->options, "queue %u: io_uring: %s",
-				 queue->qid, strerror(-n));
-			return;
-		}
+	/* While others' handlers still run, their replies go out. */
+	while (!wait_and_complete(queue))
+		if (atomic_load(&ring->stopping))
+			tell_end(queue);
+}
+
+/*
+ * What was answered before the end goes out, with the data of files that is
+ * there in time. Only zero-copied transfers that were begun before the end was
+ * asked for, and still go on, are not waited for: they are not heard of.
+ */
+static void send_the_rest(struct ring_queue *queue)
+{
+	struct __kernel_timespec period = { .tv_nsec = 1000000 };
+	uint64_t end = ring_now_ms() + END_MS;
+	struct io_uring_cqe *cqe;
+	unsigned int n;
+
+	take_answered(queue);
+	while (queue->moving && ring_now_ms() < end) {
+		io_uring_submit_and_wait_timeout(&queue->uring, &cqe, 1,
+						 &period, NULL);
 		complete_all(queue);
 	}
-	/* Of what was answered before the end, all but file data goes out. */
-	take_answered(queue);
-	io_uring_submit(&queue->uring);
+	/* The kernel does not run all that became possible at once. */
+	for (n = 0; n <= queue->entries; n++) {
+		io_uring_submit_and_get_events(&queue->uring);
+		complete_all(queue);
+	}
 }
 
 /*
@@ -791,7 +888,7 @@ static bool reach(struct ring_queue *queue, enum phase phase, int error)
 	queue->reached = phase;
 	queue->error = error;
 	pthread_cond_broadcast(&ring->phase_changed);
-	while (queue->wanted == phase && !atomic_load(&ring->stopping))
+	while (queue->wanted <= phase && !atomic_load(&ring->stopping))
 		pthread_cond_wait(&ring->phase_changed, &ring->lock);
 	pthread_mutex_unlock(&ring->lock);
 	return !error && !atomic_load(&ring->stopping);
@@ -805,9 +902,11 @@ static void *queue_thread(void *arg)
 	if (reach(queue, PREPARE, prepare_queue(queue)) &&
 	    reach(queue, REGISTER, register_queue(queue)))
 		run_queue(queue);
-	/* Ends what the kernel does with the server's memory. */
-	if (queue->has_uring)
-		io_uring_queue_exit(&queue->uring);
+	if (queue->has_uring) {
+		send_the_rest(queue);
+		exit_uring(queue);
+	}
+	tell_end(queue);
 	return NULL;
 }
 
@@ -824,7 +923,7 @@ static int want(struct fuse_ring *ring, unsigned int first, unsigned int last,
 	pthread_cond_broadcast(&ring->phase_changed);
 	/* There is nothing to wait for where they run. */
 	for (n = first; phase != RUN && n < last; n++) {
-		while (ring->queues[n].reached != phase)
+		while (ring->queues[n].reached < phase)
 			pthread_cond_wait(&ring->phase_changed, &ring->lock);
 		if (!err)
 			err = ring->queues[n].error;
@@ -891,7 +990,6 @@ static struct fuse_ring *ring_alloc(unsigned int nr_queues)
 		ring->queues[n].ring = ring;
 		ring->queues[n].qid = n;
 		ring->queues[n].event_fd = -1;
-		ring->queues[n].reached = RUN;	/* nothing yet */
 		memset(ring->queues[n].blocking_files, 0xff,
 		       sizeof(ring->queues[n].blocking_files));
 	}
@@ -1007,6 +1105,15 @@ enum fuse_ring_mode fuse_ring_mode(const struct fuse_ring *ring)
 	return ring->mode;
 }
 
+static void wake_all(struct fuse_ring *ring)
+{
+	unsigned int n;
+
+	for (n = 0; n < ring->nr_queues; n++)
+		if (ring->queues[n].has_thread && ring->queues[n].event_fd >= 0)
+			wake(&ring->queues[n]);
+}
+
 void fuse_ring_stop(struct fuse_ring *ring)
 {
 	unsigned int n;
@@ -1017,14 +1124,19 @@ void fuse_ring_stop(struct fuse_ring *ring)
 	pthread_mutex_lock(&ring->lock);
 	atomic_store(&ring->stopping, true);
 	pthread_cond_broadcast(&ring->phase_changed);
-	pthread_mutex_unlock(&ring->lock);
+	wake_all(ring);
+	/* Handlers run in the queues' threads and in those of the workers. */
 	for (n = 0; n < ring->nr_queues; n++)
-		if (ring->queues[n].has_thread && ring->queues[n].event_fd >= 0)
-			wake(&ring->queues[n]);
+		while (ring->queues[n].has_thread &&
+		       ring->queues[n].reached != RUN)
+			pthread_cond_wait(&ring->phase_changed, &ring->lock);
+	pthread_mutex_unlock(&ring->lock);
+	workers_stop(&ring->workers);
+	atomic_store(&ring->closed, true);
+	wake_all(ring);
 	for (n = 0; n < ring->nr_queues; n++)
 		if (ring->queues[n].has_thread)
 			pthread_join(ring->queues[n].thread, NULL);
-	workers_stop(&ring->workers);
 }
 
 void fuse_ring_free(struct fuse_ring *ring)
@@ -1083,7 +1195,7 @@ bool fuse_ring_req_zero_copied(const struct fuse_ring_req *req)
 /* Takes the request from whoever else might answer it. */
 static int claim(struct fuse_ring_req *req)
 {
-	if (atomic_load(&req->queue->ring->stopping))
+	if (atomic_load(&req->queue->ring->closed))
 		return -ENOTCONN;
 	return atomic_exchange(&req->cookie, 0) ? 0 : -EALREADY;
 }

@@ -46,6 +46,7 @@ struct fuse_ring_req {
 	off_t offset;
 	size_t len;
 	size_t done;
+	bool awaited;		/* the transfer, at the end */
 	struct fuse_ring_req *next;
 	struct work work;
 };
@@ -59,6 +60,9 @@ struct fuse_ring_req {
 struct fuse_ring_options ring_options_or_default(const struct fuse_ring_options *options);
 void ring_log(const struct fuse_ring_options *options, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
+
+/* Monotonic */
+uint64_t ring_now_ms(void);
 
 /* Else the kernel would refuse them for good, as the mode is not the reason. */
 bool ring_pools_make_sense(const struct fuse_ring_options *options);

@@ -199,14 +199,6 @@ static ssize_t answer_init(struct session *session, struct iovec *iov,
 	return written;
 }
 
-static uint64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000ULL + now.tv_nsec / 1000000;
-}
-
 /* If memory is short it is lost. */
 static struct interrupt *new_interrupt(uint64_t unique)
 {
@@ -214,7 +206,7 @@ static struct interrupt *new_interrupt(uint64_t unique)
 
 	if (interrupt) {
 		interrupt->unique = unique;
-		interrupt->until_ms = now_ms() + INTERRUPT_LIFE_MS;
+		interrupt->until_ms = ring_now_ms() + INTERRUPT_LIFE_MS;
 	}
 	return interrupt;
 }
@@ -470,7 +462,7 @@ static void settle_interrupt(struct session *session,
 			.unique = interrupt->unique | INTERRUPT_BIT,
 		},
 	};
-	uint64_t now = now_ms();
+	uint64_t now = ring_now_ms();
 	bool begun;
 
 	message.what.unique = ring_find_unique(session->ring,

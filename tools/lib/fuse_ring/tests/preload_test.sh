@@ -542,6 +542,55 @@ os._exit(0)' "$mnt/exit" || fail "the last operation got no answer"
 	within 10 not_mounted "$mnt" || fail "it is still mounted"
 }
 
+# Whether this one still comes in time is another matter.
+others_end()
+{
+	cat "$mnt/most" >"$dir/most" 2>&1
+	all_ended "$@"
+}
+
+# Nor is the answer lost of an operation that still runs when the file system
+# ends, be it the one that has it end, while the others come to their end.
+answered_after_the_end()
+{
+	local client late=()
+
+	mount_probe "$1"
+	cat "$mnt/late" >"$dir/late.1" &
+	late=($!)
+	within 10 count_is waiting 1 || fail "the operation does not begin"
+	cat "$mnt/exit_late" >"$dir/late.2" &
+	late+=($!)
+	within 30 others_end "${late[@]}" || fail "clients hang"
+	for client in 1 2; do
+		[ "$(cat "$dir/late.$client")" = late ] ||
+			fail "operation $client got no answer"
+	done
+	within 10 ended "$server" || fail "the server goes on"
+	[ "$(status_of "$server")" = 0 ] || fail "the server ended with an error"
+	within 10 not_mounted "$mnt" || fail "it is still mounted"
+}
+
+# The same where the answer is the data of a file, by the library's own means
+data_after_the_end()
+{
+	local mode=$1 late
+
+	head -c 1000000 /dev/urandom >"$dir/data"
+	"$built/late_fs" "$mode" "$dir/data" "$mnt" 2>"$dir/server.out" &
+	server=$!
+	await_mount "$mnt"
+	dd if="$mnt/late" of="$dir/late" bs=128k count=1 &
+	late=$!
+	within 10 grep -q '^late' "$dir/server.out" || fail "it does not begin"
+	cat "$mnt/exit" || fail "the file system does not end"
+	within 30 ended $late || fail "the client hangs"
+	head -c 131072 "$dir/data" | cmp - "$dir/late" || fail "the data is lost"
+	within 10 ended "$server" || fail "the server goes on"
+	[ "$(status_of "$server")" = 0 ] || fail "the server ended with an error"
+	grep -q ": $mode, " "$dir/server.out" || fail "it ran in another mode"
+}
+
 read_until_it_fails()
 {
 	local end=$((SECONDS + 60 * slower))
@@ -677,6 +726,7 @@ for mode in bare pinned legacy; do
 	test_case interrupted_before_it_begins.$mode 300 interrupted_before_it_begins $mode
 	test_case replies_before_it_is_done.$mode 100 replies_before_it_is_done $mode
 	test_case ended_by_an_operation.$mode 100 ended_by_an_operation $mode
+	test_case answered_after_the_end.$mode 100 answered_after_the_end $mode
 	test_case interrupted_lock.$mode 100 interrupted_lock $mode
 	# More than the library has threads for, and a lock is still let go
 	test_case two_flocks_on_one_cpu.$mode 100 blocking_locks $mode flock 1
@@ -691,6 +741,9 @@ for mode in pinned legacy; do
 	test_case killed.$mode 100 killed $mode
 	test_case daemon.$mode 100 daemon $mode
 	test_case mounts_one_after_the_other.$mode 200 mounts_one_after_the_other $mode
+done
+for mode in legacy bufring pinned zero-copy; do
+	test_case data_after_the_end.$mode 100 data_after_the_end $mode
 done
 for signal in TERM INT HUP; do
 	test_case status_after_signal.$signal 200 same_status_after_signal $signal

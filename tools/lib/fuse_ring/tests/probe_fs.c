@@ -12,6 +12,8 @@
  *   /woken    how many were ended by an interrupt, and how many by the time
  *   /threads  how many threads there are, as the operations see it
  *   /exit     reading has the file system end
+ *   /late     reading takes until that was asked for, and some time more
+ *   /exit_late  reading has the file system end, and takes some time more
  */
 #define _GNU_SOURCE
 #define FUSE_USE_VERSION 312
@@ -32,12 +34,15 @@
 
 #define MEET_MS		300
 #define HOLD_SECONDS	20
+#define LATE_MS		500
 #define DATA_SIZE	(4 << 20)
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t met = PTHREAD_COND_INITIALIZER;
+static pthread_cond_t ended = PTHREAD_COND_INITIALIZER;
 static int running, most, waiting, interrupted, timed_out;
 static unsigned int meetings;
+static bool ends;
 static char *data;
 static size_t data_size;
 static int lock_file;
@@ -163,7 +168,29 @@ static int show_threads(char *text, size_t size)
 static int show_exit(char *text, size_t size)
 {
 	fuse_exit(fuse_get_context()->fuse);
+	pthread_mutex_lock(&lock);
+	ends = true;
+	pthread_cond_broadcast(&ended);
+	pthread_mutex_unlock(&lock);
 	return snprintf(text, size, "it ends\n");
+}
+
+static int show_late(char *text, size_t size)
+{
+	enter(&waiting);
+	pthread_mutex_lock(&lock);
+	while (!ends)
+		pthread_cond_wait(&ended, &lock);
+	pthread_mutex_unlock(&lock);
+	usleep(LATE_MS * 1000);
+	leave(&waiting);
+	return snprintf(text, size, "late\n");
+}
+
+static int show_exit_late(char *text, size_t size)
+{
+	show_exit(text, size);
+	return show_late(text, size);
 }
 
 static const struct file files[] = {
@@ -176,6 +203,8 @@ static const struct file files[] = {
 	{ "/woken", show_woken },
 	{ "/threads", show_threads },
 	{ "/exit", show_exit },
+	{ "/late", show_late },
+	{ "/exit_late", show_exit_late },
 	{}
 };
 
