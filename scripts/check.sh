@@ -436,21 +436,23 @@ built()
 	flock "$work/build.lock" "$@"
 }
 
-# library TEST: the library, with the file system that comes with it, in every
-# mode, or preloaded
+# library NAME TESTS [OPTION...]: some of the library's tests. NAME is that of
+# their directories, and options are run.sh's.
 library()
 {
-	local image
+	local image name=$1 tests=$2
 
+	shift 2
 	image=$(built "$TOP/scripts/kernel.sh")
-	on_free_cpu "$TOP/tools/lib/fuse_ring/tests/run.sh" -T "$1" -e uml -k "$image" \
-		-S "$LINUX" -O "$BUILD/fuse_ring-tests-$1" -r "$REPORTS/uml-library-$1"
+	on_free_cpu "$TOP/tools/lib/fuse_ring/tests/run.sh" -T "$tests" -e uml \
+		-k "$image" -S "$LINUX" -r "$REPORTS/uml-library-$name" \
+		"${@:--O$BUILD/fuse_ring-tests-$name}"
 }
 
 # For a while only; run.sh does it at length.
 library_under_load()
 {
-	SECONDS_PER_MODE=3 KILLS=10 library stress
+	SECONDS_PER_MODE=3 KILLS=10 library stress stress
 }
 
 # unprivileged REPORT [OPTION...]: without privileges all works but zero-copy,
@@ -524,8 +526,8 @@ run "selftests build with musl"			builds_with_musl
 aside "slow selftests in UML"			slow_tests
 beside "selftests in qemu, 2 CPUs, debug kernel: one half" \
 	vm qemu 1 0 -r "$REPORTS/qemu-debug-2" -P 2
-beside "library tests in UML"			library passthrough
-beside "preload library tests in UML"		library preload
+beside "library tests in UML"			library passthrough "install passthrough"
+beside "preload library tests in UML"		library preload preload
 beside "selftests in qemu, 2 CPUs, debug kernel: the other half" \
 	vm qemu 1 0 -r "$REPORTS/qemu-debug-1" -P 1
 beside "library under load in UML"		library_under_load

@@ -1,14 +1,15 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1 OR BSD-2-Clause
 #
-# Builds the library, boots a kernel and tests the library there: on mounts of
-# passthrough_ring, and on those of file systems that do not know of it.
+# Builds the library, boots a kernel and tests the library there: as it is
+# installed, on mounts of passthrough_ring, and on those of file systems that do
+# not know of it.
 
 set -u
 export LC_ALL=C
 
 here=$(cd "$(dirname "$0")" && pwd -P)
-all_tests="passthrough preload real_fs stress"
+all_tests="install passthrough preload real_fs stress"
 
 usage()
 {
@@ -142,8 +143,9 @@ build()
 	examples || die "libfuse's examples do not compile"
 	sshd
 	# The guest sees this directory, but not the one of the source.
-	rm -rf "$obj/tests"
-	cp -r "$here" "$obj/tests" || exit
+	rm -rf "$obj/tests" "$obj/source"
+	cp -a "$here" "$obj/tests" || exit
+	cp -a "$here/.." "$obj/source" || exit
 }
 
 if [ "${1:-}" = --guest ]; then
