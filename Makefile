@@ -12,6 +12,7 @@
 #   TEST="a b"        only these test programs; ARGS='-t name' for them
 #   MUTANT="a b"      only these of the faults that check-mutants puts in
 #   RUNS=N            how often check-repeat runs the suite
+#   DEBIAN=release    check-library on a system of this release instead of here
 #   CROSS32=1         32-bit tests on the 64-bit kernel (ENGINE=qemu)
 #   V=1               show the commands
 
@@ -79,6 +80,7 @@ help:
 	@echo
 	@echo 'Variables: ENGINE=uml|qemu DEBUG=1 KERNEL=tree-or-tarball CACHE_DIR=dir'
 	@echo '           TEST="io_test ..." ARGS="-t name" MUTANT="name ..." CROSS32=1 V=1'
+	@echo '           DEBIAN=trixie'
 
 deps:
 	$(Q)scripts/deps.sh run
@@ -128,8 +130,10 @@ check-library:
 	$(Q)scripts/deps.sh library
 	$(Q)scripts/tree.sh
 	$(Q)scripts/kernel.sh >/dev/null
+	$(if $(DEBIAN),$(Q)scripts/debian_root.sh $(DEBIAN) >/dev/null)
 	$(Q)tools/lib/fuse_ring/tests/run.sh -k $(image) -e $(ENGINE) -S build/linux \
-		-O build/fuse_ring-tests -r build/reports/$(name)-library -t 7200 \
+		$(if $(DEBIAN),-R build/debian-$(DEBIAN),-O build/fuse_ring-tests) \
+		-r build/reports/$(name)-library$(DEBIAN:%=-%) -t 7200 \
 		$(if $(TEST),-T '$(TEST)') $(if $(ARGS),-a '$(ARGS)')
 
 # The series and the tests live with the kernel tree, the builds go.
@@ -142,7 +146,7 @@ clean:
 
 distclean:
 	$(Q)if [ -d build/linux/.git ]; then scripts/tree.sh --unsaved; fi
-	$(Q)rm -rf build
+	$(Q)rm -rf --one-file-system build
 
 .PHONY: help deps tree kernel selftests run_tests shell library bench refresh series check \
 	check-mutants check-coverage check-library check-repeat clean distclean

@@ -455,6 +455,16 @@ library_under_load()
 	SECONDS_PER_MODE=3 KILLS=10 library stress stress
 }
 
+# Where libfuse and the file systems on it are newer
+library_on_debian()
+{
+	local root
+
+	[ "$(id -u)" = 0 ] || { echo "only root can make a Debian system"; return 4; }
+	root=$("$TOP/scripts/debian_root.sh" "$1")
+	FILES=200 library "$1" "install passthrough real_fs" -R "$root"
+}
+
 # unprivileged REPORT [OPTION...]: without privileges all works but zero-copy,
 # for which they are needed.
 unprivileged()
@@ -526,6 +536,7 @@ run "selftests build with musl"			builds_with_musl
 aside "slow selftests in UML"			slow_tests
 beside "selftests in qemu, 2 CPUs, debug kernel: one half" \
 	vm qemu 1 0 -r "$REPORTS/qemu-debug-2" -P 2
+beside "library on Debian 13 in UML"		library_on_debian trixie
 beside "library tests in UML"			library passthrough "install passthrough"
 beside "preload library tests in UML"		library preload preload
 beside "selftests in qemu, 2 CPUs, debug kernel: the other half" \

@@ -16,7 +16,7 @@ packages="
 # What the kernel's x86 build and the second engine want, the checkers, and the
 # library under load.
 check_packages="qemu-system-x86 sparse shellcheck python3-ply python3-git
-	clang musl-tools fio"
+	clang musl-tools fio mmdebstrap"
 bench_packages="e2fsprogs"
 # File systems to run on the library. sshfs also wants an sshd, but installing
 # openssh-server would start one for everybody.

@@ -54,16 +54,6 @@ private_apt()
 		"$@"
 }
 
-# Archives and suites as configured here. Only Debian proper: the security
-# archive has no kernel of a later release.
-configured()
-{
-	# shellcheck disable=SC2016	# apt expands it
-	apt-get indextargets --format '$(REPO_URI) $(CODENAME)' \
-		'Created-By: Packages' 'Origin: Debian' 'Label: Debian' 2>/dev/null |
-		sort -u
-}
-
 try_binary()
 {
 	local version deb
@@ -121,11 +111,7 @@ use_suite()
 cached && exit 0
 
 need apt-get apt-cache dpkg-deb tar xz sha256sum
-for keyring in /usr/share/keyrings/debian-archive-keyring.{pgp,gpg} ''; do
-	[ ! -r "$keyring" ] || break
-done
-[ -n "$keyring" ] ||
-	die "the Debian archive key is missing: install debian-archive-keyring"
+keyring=$(debian_keyring)
 mkdir -p "$CACHE_DIR" 2>/dev/null || :
 [ -w "$CACHE_DIR" ] ||
 	die "cannot write to $CACHE_DIR: set CACHE_DIR to another directory"
@@ -136,15 +122,10 @@ mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/state" "$REPOR
 : >"$apt/status"
 log=$REPORTS/fetch.log
 : >"$log"
-uri=$(configured | awk '{ print $1; exit }')
-own=$(configured | awk -v u="$uri" '$1 == u { print $2 }')
-if [ -z "$uri" ]; then
-	# No lists yet, so nothing says whose archive it is but its address.
-	uri=$(apt-get update --print-uris 2>/dev/null |
-		sed -n "s,^'\([^']*/debian/\)dists/.*,\1,p" | sort -u | grep -m1 .) ||
-		die "apt knows no Debian archive: give KERNEL=/path/to/linux-$KVER.tar.xz or a tree"
-	own=
-fi
+archives=$(debian_archives) ||
+	die "apt knows no Debian archive: give KERNEL=/path/to/linux-$KVER.tar.xz or a tree"
+uri=$(echo "$archives" | awk 'NR == 1 { print $1 }')
+own=$(echo "$archives" | awk -v u="$uri" '$1 == u { print $2 }')
 
 suites=
 for suite in $own trixie-backports forky forky-backports testing unstable; do

@@ -93,6 +93,35 @@ on_free_cpu()
 	done
 }
 
+# What archive of Debian this system uses: lines of an address and a codename, as
+# in its lists of packages, or just the address where it has no lists.
+debian_archives()
+{
+	local lines
+
+	# Only Debian proper: the security archive has no other releases.
+	# shellcheck disable=SC2016	# apt expands it
+	lines=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME)' \
+		'Created-By: Packages' 'Origin: Debian' 'Label: Debian' 2>/dev/null |
+		grep -v '^cdrom:' | sort -u) || :
+	# Without lists nothing says whose archive it is but its address.
+	[ -n "$lines" ] || lines=$(apt-get update --print-uris 2>/dev/null |
+		sed -n "s,^'\([^']*/debian/\)dists/.*,\1,p" | sort -u | grep -m1 .) ||
+		return
+	echo "$lines"
+}
+
+# The key of that archive, which newer releases are signed with, too
+debian_keyring()
+{
+	local keyring
+
+	for keyring in /usr/share/keyrings/debian-archive-keyring.{pgp,gpg}; do
+		[ ! -r "$keyring" ] || { echo "$keyring"; return; }
+	done
+	die "the Debian archive key is missing: install debian-archive-keyring"
+}
+
 # Git in the kernel tree and for it must not depend on anybody's settings.
 kgit()
 {

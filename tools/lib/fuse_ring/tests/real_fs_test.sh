@@ -22,6 +22,12 @@ set_up()
 	"$tree" make "$shared/tree" "$files"
 }
 
+# sshd writes over its environment, which is how processes of tests are found.
+tear_down()
+{
+	pkill -KILL -f "$work/case/ssh/sshd_config" || :
+}
+
 need_program()
 {
 	command -v "$1" >/dev/null || skip "$1 is not installed"

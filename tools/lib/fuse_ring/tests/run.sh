@@ -19,6 +19,8 @@ usage()
 	  -e ENGINE   uml or qemu
 	  -S TREE     kernel source tree (default: the one this file is in)
 	  -O DIR      where to build (default: a new directory in /tmp)
+	  -R ROOT     build and test with the programs of the system below this
+	              directory; -O is meant below it, too
 	  -r DIR      where logs and results go (default: a new one in /tmp)
 	  -T TESTS    some of: $all_tests
 	  -a ARGS     arguments for them, as in -a '-t sshfs'
@@ -134,6 +136,14 @@ sshd()
 	}
 }
 
+# copy_source DIR: not what was built, which DIR may be a part of
+copy_source()
+{
+	rm -rf "$1"
+	mkdir -p "$1" || exit
+	cp -a "$here"/../{Makefile,*.[ch17],*.in,*.map,tests} "$1/" || exit
+}
+
 build()
 {
 	make -C "$here/.." O="$obj" all tests >"$obj/build.log" 2>&1 || {
@@ -143,23 +153,60 @@ build()
 	examples || die "libfuse's examples do not compile"
 	sshd
 	# The guest sees this directory, but not the one of the source.
-	rm -rf "$obj/tests" "$obj/source"
+	rm -rf "$obj/tests"
 	cp -a "$here" "$obj/tests" || exit
-	cp -a "$here/.." "$obj/source" || exit
+	copy_source "$obj/source"
 }
 
-if [ "${1:-}" = --guest ]; then
-	shift
-	guest "$@"
-fi
+# By its own system, which does not see this directory
+build_in_root()
+{
+	local source=/usr/src/fuse_ring
 
-image='' tree='' obj='' report='' tests=$all_tests args='' limit=1800
+	copy_source "$root$source"
+	chroot "$root" "$source/tests/run.sh" --build "$obj" || exit
+}
+
+# What the guest is to do, for its shell
+guest_command()
+{
+	local variable directory
+
+	for variable in FILES SECONDS_PER_MODE KILLS SEED FUSE_RING_TEST_SLOWER; do
+		[ -z "${!variable:-}" ] ||
+			printf 'export %s=%q; ' $variable "${!variable}"
+	done
+	if [ -n "$root" ]; then
+		# As itself, for it to be a mount like any root
+		printf 'mount --bind %q %q && ' "$root" "$root"
+		for directory in proc sys dev tmp run; do
+			printf 'mount --rbind %q %q && ' "/$directory" \
+				"$root/$directory"
+		done
+		printf 'chroot %q ' "$root"
+	fi
+	printf '%q ' "$obj/tests/run.sh" --guest "$tests"
+	echo "$args"
+}
+
+case ${1:-} in
+--guest)
+	shift
+	guest "$@" ;;
+--build)
+	obj=$2
+	mkdir -p "$obj" && build
+	exit ;;
+esac
+
+image='' tree='' root='' obj='' report='' tests=$all_tests args='' limit=1800
 more=(-m 3G)
-while getopts k:e:S:O:r:T:a:m:n:t:h opt; do
+while getopts k:e:S:O:R:r:T:a:m:n:t:h opt; do
 	case $opt in
 	k)	image=$OPTARG ;;
 	S)	tree=$OPTARG ;;
 	O)	obj=$OPTARG ;;
+	R)	root=$(realpath "$OPTARG") ;;
 	r)	report=$OPTARG ;;
 	T)	tests=$OPTARG ;;
 	a)	args=$OPTARG ;;
@@ -171,22 +218,22 @@ while getopts k:e:S:O:r:T:a:m:n:t:h opt; do
 done
 [ -n "$image" ] || die "which kernel? -k IMAGE (-h shows all options)"
 tree=$(realpath "${tree:-$here/../../../..}")
-obj=$(realpath -m "${obj:-$(mktemp -d)}")
 report=$(realpath -m "${report:-$(mktemp -d)}")
 vmtest=$here/../../../testing/selftests/fuse/vmtest.sh
-mkdir -p "$obj" || die "cannot create $obj"
 for test in $tests; do
 	[ -f "$here/${test}_test.sh" ] || die "there is no test '$test': $all_tests"
 done
-build
+if [ -n "$root" ]; then
+	obj=${obj:-/var/lib/fuse_ring}
+	build_in_root
+else
+	obj=$(realpath -m "${obj:-$(mktemp -d)}")
+	mkdir -p "$obj" || die "cannot create $obj"
+	build
+fi
 
-command=
-for variable in FILES SECONDS_PER_MODE KILLS SEED FUSE_RING_TEST_SLOWER; do
-	[ -z "${!variable:-}" ] || command+=$(printf '%s=%q ' $variable "${!variable}")
-done
-command+=$(printf '%q ' "$obj/tests/run.sh" --guest "$tests")
-"$vmtest" -k "$image" -S "$tree" -O "$obj" -r "$report" -t "$limit" "${more[@]}" \
-	-c "$command$args"
+"$vmtest" -k "$image" -S "$tree" -O "${root:-$obj}" -r "$report" -t "$limit" "${more[@]}" \
+	-c "$(guest_command)"
 "$vmtest" --summary "$report/ktap.log" "$report" >"$report/summary"
 status=$?
 cat "$report/summary"
