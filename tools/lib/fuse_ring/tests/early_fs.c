@@ -14,20 +14,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "attributes.h"
+
 #define FILE_INO 2
 
 static char name_looked_up[256];
 static char data_written[4096];
 static size_t bytes_written;
-
-static struct stat attributes(fuse_ino_t ino)
-{
-	return (struct stat){
-		.st_ino = ino,
-		.st_mode = ino == FUSE_ROOT_ID ? S_IFDIR | 0755 : S_IFREG | 0644,
-		.st_nlink = 1,
-	};
-}
 
 static void early_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
@@ -41,23 +34,6 @@ static void early_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	fuse_reply_entry(req, &entry);
 	if (!entry.ino)
 		snprintf(name_looked_up, sizeof(name_looked_up), "%s", name);
-}
-
-static void early_getattr(fuse_req_t req, fuse_ino_t ino,
-			  struct fuse_file_info *fi)
-{
-	struct stat st = attributes(ino);
-
-	(void)fi;
-	fuse_reply_attr(req, &st, 0);
-}
-
-static void early_open(fuse_req_t req, fuse_ino_t ino,
-		       struct fuse_file_info *fi)
-{
-	(void)ino;
-	fi->direct_io = 1;
-	fuse_reply_open(req, fi);
 }
 
 static void early_write(fuse_req_t req, fuse_ino_t ino, const char *buf,
@@ -93,8 +69,8 @@ static void early_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 
 static const struct fuse_lowlevel_ops operations = {
 	.lookup = early_lookup,
-	.getattr = early_getattr,
-	.open = early_open,
+	.getattr = reply_attributes,
+	.open = reply_open,
 	.read = early_read,
 	.write = early_write,
 };

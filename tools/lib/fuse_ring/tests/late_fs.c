@@ -20,6 +20,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "attributes.h"
 #include "fuse_ring.h"
 
 #define EXIT_INO	2
@@ -31,15 +32,6 @@ static pthread_cond_t ended = PTHREAD_COND_INITIALIZER;
 static struct fuse_session *se;
 static bool ends;
 static int file;
-
-static struct stat attributes(fuse_ino_t ino)
-{
-	return (struct stat){
-		.st_ino = ino,
-		.st_mode = ino == FUSE_ROOT_ID ? S_IFDIR | 0755 : S_IFREG | 0644,
-		.st_nlink = 1,
-	};
-}
 
 static void late_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
@@ -54,23 +46,6 @@ static void late_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		fuse_reply_entry(req, &entry);
 	else
 		fuse_reply_err(req, ENOENT);
-}
-
-static void late_getattr(fuse_req_t req, fuse_ino_t ino,
-			 struct fuse_file_info *fi)
-{
-	struct stat st = attributes(ino);
-
-	(void)fi;
-	fuse_reply_attr(req, &st, 0);
-}
-
-static void late_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
-{
-	(void)ino;
-	/* Sizes are 0. */
-	fi->direct_io = 1;
-	fuse_reply_open(req, fi);
 }
 
 static void late_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
@@ -98,8 +73,8 @@ static void late_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 
 static const struct fuse_lowlevel_ops operations = {
 	.lookup = late_lookup,
-	.getattr = late_getattr,
-	.open = late_open,
+	.getattr = reply_attributes,
+	.open = reply_open,
 	.read = late_read,
 };
 
