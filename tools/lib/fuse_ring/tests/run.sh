@@ -55,7 +55,7 @@ run_one()
 	echo "# selftests: fuse_ring: $test"
 	if [ "$test" = passthrough ]; then
 		# Its arguments are others than those of the rest.
-		"$here/passthrough_test.sh" -r "$here/../passthrough_ring" 2>&1
+		"$here/passthrough_test.sh" -r "$FUSE_RING_BUILT/passthrough_ring" 2>&1
 	else
 		"$here/${test}_test.sh" "$@" 2>&1
 	fi | sed -u 's/^/# /'
@@ -73,7 +73,7 @@ guest()
 	local tests=$1 number=0 test
 
 	shift
-	export FUSE_RING_BUILT=${here%/tests}
+	export FUSE_RING_BUILT=${here%/source/tests}
 	echo "TAP version 13"
 	# shellcheck disable=SC2086	# a list of words
 	set_of() { set -- $tests; echo "1..$#"; }
@@ -153,8 +153,6 @@ build()
 	examples || die "libfuse's examples do not compile"
 	sshd
 	# The guest sees this directory, but not the one of the source.
-	rm -rf "$obj/tests"
-	cp -a "$here" "$obj/tests" || exit
 	copy_source "$obj/source"
 }
 
@@ -185,7 +183,7 @@ guest_command()
 		done
 		printf 'chroot %q ' "$root"
 	fi
-	printf '%q ' "$obj/tests/run.sh" --guest "$tests"
+	printf '%q ' "$obj/source/tests/run.sh" --guest "$tests"
 	echo "$args"
 }
 
