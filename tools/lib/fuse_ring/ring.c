@@ -115,10 +115,6 @@ struct fuse_ring {
 
 static __thread struct ring_queue *this_queue;
 
-/*
- * Commands
- */
-
 uint64_t ring_now_ms(void)
 {
 	struct timespec now;
@@ -126,6 +122,10 @@ uint64_t ring_now_ms(void)
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return now.tv_sec * 1000ULL + now.tv_nsec / 1000000;
 }
+
+/*
+ * Commands
+ */
 
 static struct io_uring_sqe *get_sqe(struct ring_queue *queue)
 {
