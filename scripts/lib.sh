@@ -8,7 +8,7 @@ set -euo pipefail
 shopt -s inherit_errexit
 export LC_ALL=C
 
-KVER=7.2
+KVER=7.3
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 BUILD=$TOP/build
 LINUX=$BUILD/linux
@@ -17,14 +17,36 @@ CACHE_DIR=${CACHE_DIR:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/fuse-bufring}
 JOBS=${JOBS:-$(nproc)}
 SELFTESTS=tools/testing/selftests/fuse
 
+# The parts of the series, in the order in which they are applied: directories
+# of patches/, each with its own 'series' file. PARTS="fixes" gives a kernel with
+# nothing else.
+PARTS=${PARTS:-fixes other selftests tools}
+
 # Directories that hold nothing but files of this project: a patch names them
 # as a whole, and what is added to them later needs no edit of the patch.
-WHOLE_DIRS="tools/testing/selftests/fuse/ tools/lib/fuse_ring/"
+WHOLE_DIRS="tools/testing/selftests/fuse/ tools/testing/fuse/ tools/lib/fuse_ring/ tools/fuse/"
 
 # The identity of what the scripts commit to the kernel tree. Neutral on
 # purpose: who submits the series puts in their own name.
 IDENT_NAME="fuse bufring developers"
 IDENT_MAIL="fuse-bufring@localhost"
+
+# The patch files in order, as PART/NAME
+series()
+{
+	local part p
+
+	for part in $PARTS; do
+		[ -f "$TOP/patches/$part/series" ] ||
+			die "PARTS=\"$PARTS\": there is no patches/$part/series"
+		sed 's/[[:space:]]*#.*//; /^[[:space:]]*$/d' "$TOP/patches/$part/series" |
+		while read -r p; do
+			[ -f "$TOP/patches/$part/$p" ] ||
+				die "patches/$part/series names $p, which is not there"
+			echo "$part/$p"
+		done
+	done
+}
 
 say()
 {

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # refresh.sh: writes the commits base..HEAD of build/linux back to the
-# repository: patches/NNNN-subject.patch, patches/series, and the new files,
-# which the repository keeps whole.
+# repository: patches/PART/subject.patch, patches/PART/series, and the new files,
+# which the repository keeps whole. A commit belongs to the part that has a patch
+# of its name; one with a new subject to the part of the commit before it.
 #
 # A new file may have been edited on both sides since 'make tree'. What only
 # one side changed wins; what both changed is refused before anything is
@@ -33,21 +34,20 @@ trap 'rm -rf "$new"' EXIT
 # Patches edited or added by hand since they were last applied. Added ones stay
 # at the end of the series; an edited one would be lost.
 unapplied=
-if [ -f "$TOP/patches/series" ]; then
-	while read -r p; do
-		known=$(sed -n "s/ $p\$//p" "$LINUX/.git/fuse-patches" 2>/dev/null || :)
-		if [ -z "$known" ]; then
-			unapplied="$unapplied $p"
-		elif [ "$known" != "$(rgit hash-object "$TOP/patches/$p" 2>/dev/null)" ] &&
-		     [ "${FORCE:-0}" != 1 ]; then
-			die "patches/$p was edited since 'make tree': apply it first, or FORCE=1 to overwrite it"
-		fi
-	done < <(sed 's/[[:space:]]*#.*//; /^[[:space:]]*$/d' "$TOP/patches/series")
-	while read -r _ p; do
-		grep -qxF "$p" "$TOP/patches/series" || [ "${FORCE:-0}" = 1 ] ||
-			die "patches/$p was taken out since 'make tree': apply that first, or FORCE=1 to have it back"
-	done < <(cat "$LINUX/.git/fuse-patches" 2>/dev/null)
-fi
+series >"$new/was"
+while read -r p; do
+	known=$(sed -n "s,^\([0-9a-f]*\) $p\$,\1,p" "$LINUX/.git/fuse-patches" 2>/dev/null || :)
+	if [ -z "$known" ]; then
+		unapplied="$unapplied $p"
+	elif [ "$known" != "$(rgit hash-object "$TOP/patches/$p" 2>/dev/null)" ] &&
+	     [ "${FORCE:-0}" != 1 ]; then
+		die "patches/$p was edited since 'make tree': apply it first, or FORCE=1 to overwrite it"
+	fi
+done <"$new/was"
+while read -r _ p; do
+	grep -qxF "$p" "$new/was" || [ "${FORCE:-0}" = 1 ] ||
+		die "patches/$p was taken out since 'make tree': apply that first, or FORCE=1 to have it back"
+done < <(cat "$LINUX/.git/fuse-patches" 2>/dev/null)
 
 # The new files, as HEAD and as the last 'make tree' had them.
 kgit diff-tree -r --no-renames --diff-filter=A base HEAD >"$new/now"
@@ -89,11 +89,24 @@ trailers()
 	done | sort -u
 }
 
+# part_of NAME PREVIOUS: the part that the patch of this name belongs to
+part_of()
+{
+	local part
+
+	for part in $PARTS; do
+		! cut -d' ' -f2 "$LINUX/.git/fuse-patches" 2>/dev/null |
+			cat - "$new/was" | grep -qxF "$part/$1" || { echo "$part"; return; }
+	done
+	echo "$2"
+}
+
 sed 's/^/:(exclude)/' "$new/names" >"$new/exclude"
 mapfile -t exclude <"$new/exclude"
 : >"$new/named"
 n=0
 written=
+part=${PARTS%% *}
 for c in $commits; do
 	slug=$(kgit log -1 --format=%f "$c" | cut -c-60)
 	# A directory belongs to the commit that first adds to it.
@@ -107,7 +120,15 @@ for c in $commits; do
 		continue
 	fi
 	n=$((n + 1))
-	name=$(printf '%04d-%s.patch' "$n" "${slug%-}")
+	previous=$part
+	part=$(part_of "${slug%-}.patch" "$previous")
+	name=$part/${slug%-}.patch
+	mkdir -p "$new/$part"
+	[ ! -e "$new/$name" ] || die "two commits would be patches/$name: give one another subject"
+	case " $PARTS " in
+	*" $part "*" $previous "*)
+		die "\"$(kgit log -1 --format=%s "$c")\" of part $part comes after part $previous: reorder them in build/linux" ;;
+	esac
 	{
 		echo 'From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001'
 		kgit log -1 --format='From: %an <%ae>%nDate: %aD%nSubject: [PATCH] %s' "$c"
@@ -125,10 +146,10 @@ for c in $commits; do
 done
 for p in $unapplied; do
 	n=$((n + 1))
-	name=$(printf '%04d-%s' "$n" "${p#[0-9][0-9][0-9][0-9]-}")
-	say "not applied yet, kept at the end: $name"
-	cp "$TOP/patches/$p" "$new/$name"
-	echo "$name" >>"$new/list"
+	say "not applied yet, kept at the end of its part: $p"
+	mkdir -p "$new/${p%/*}"
+	cp "$TOP/patches/$p" "$new/$p"
+	echo "$p" >>"$new/list"
 done
 
 # From here on the repository is written.
@@ -145,17 +166,18 @@ while read -r mode blob path; do
 	fi
 	say "wrote $path"
 done <"$new/copy"
-{
-	sed -n '/^#/p; /^[^#]/q' "$TOP/patches/series" 2>/dev/null || :
-	cat "$new/list" 2>/dev/null || :
-} >"$new/series"
-for p in "$TOP"/patches/*.patch; do
-	[ -e "$p" ] || continue
-	[ -f "$new/${p##*/}" ] || rm "$p"
-done
-for p in "$new"/*.patch "$new/series"; do
-	[ -e "$p" ] || continue
-	cmp -s "$p" "$TOP/patches/${p##*/}" || cp "$p" "$TOP/patches/"
+for part in $PARTS; do
+	mkdir -p "$new/$part"
+	{
+		sed -n '/^#/p; /^[^#]/q' "$TOP/patches/$part/series" 2>/dev/null || :
+		sed -n "s,^$part/,,p" "$new/list" 2>/dev/null || :
+	} >"$new/$part/series"
+	for p in "$TOP/patches/$part"/*.patch; do
+		[ ! -e "$p" ] || [ -f "$new/$part/${p##*/}" ] || rm "$p"
+	done
+	for p in "$new/$part"/*; do
+		cmp -s "$p" "$TOP/patches/$part/${p##*/}" || cp "$p" "$TOP/patches/$part/"
+	done
 done
 
 # What was written must make the same tree again; then it is what is applied.

@@ -1,17 +1,31 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# series.sh: writes the series as mails to build/series, with a cover letter,
-# for 'git send-email' and checkpatch. SIGNOFF="Name <mail>" makes that person
-# the author and signs off for them: the repository itself signs for nobody.
+# series.sh: writes one part of the series (PART, default: fixes) as mails to
+# build/series/PART, with its cover letter, for 'git send-email' and checkpatch.
+# The first line of the cover letter is its subject. SIGNOFF="Name <mail>" makes
+# that person the author and signs off for them: the repository itself signs for
+# nobody.
 
 . "$(dirname "$0")/lib.sh" || exit 1
 need git
 
-out=$BUILD/series
-head=$(kgit rev-parse refs/fuse/applied)
-count=$(kgit rev-list --count "base..$head")
-[ "$count" -gt 0 ] || die "patches/series is empty: there is nothing to send"
+part=${PART:-fixes}
+case " $PARTS " in
+*" $part "*)	;;
+*)	die "PART=$part: one of $PARTS" ;;
+esac
+out=$BUILD/series/$part
+# A part is sent on top of those before it.
+from=$(kgit rev-parse base) to=$from passed=
+for p in $PARTS; do
+	n=$(sed 's/[[:space:]]*#.*//; /^[[:space:]]*$/d' "$TOP/patches/$p/series" | wc -l)
+	from=$to
+	to=$(kgit rev-list --reverse "$from..refs/fuse/applied" | sed -n "${n}p")
+	[ "$p" != "$part" ] || { passed=1; break; }
+done
+[ -n "$passed" ] && [ -n "$to" ] && [ "$n" -gt 0 ] ||
+	die "patches/$part/series is empty: there is nothing to send"
 name=$IDENT_NAME mail=$IDENT_MAIL
 if [ -n "${SIGNOFF:-}" ]; then
 	name=$(expr "$SIGNOFF" : '\(.*[^ ]\) *<[^<>@ ]*@[^<>@ ]*>$') ||
@@ -20,8 +34,8 @@ if [ -n "${SIGNOFF:-}" ]; then
 fi
 
 # The same commits, by whoever sends them.
-parent=$(kgit rev-parse base)
-for c in $(kgit rev-list --reverse "base..$head"); do
+parent=$from
+for c in $(kgit rev-list --reverse "$from..$to"); do
 	parent=$({
 		kgit log -1 --format=%B "$c" | sed -e :a -e '/^\n*$/{$d;N;ba' -e '}'
 		[ -z "${SIGNOFF:-}" ] || printf '\nSigned-off-by: %s <%s>\n' "$name" "$mail"
@@ -34,19 +48,17 @@ done
 
 rm -rf "$out"
 mkdir -p "$out"
+letter=$TOP/patches/$part/cover-letter
+cover=()
+[ ! -f "$letter" ] || cover=(--cover-letter)
 GIT_COMMITTER_NAME=$name GIT_COMMITTER_EMAIL=$mail \
-	kgit format-patch -q --cover-letter --no-signature \
-	-o "$out" "base..$parent"
-cover=$out/0000-cover-letter.patch
-awk '
-	/\*\*\* SUBJECT HERE \*\*\*/ {
-		sub(/\*\*\* SUBJECT HERE \*\*\*/,
-		    "fuse: buffer rings, pinned memory and zero-copy over io_uring")
-	}
-	/\*\*\* BLURB HERE \*\*\*/ {
-		while ((getline line < blurb) > 0) print line
-		next
-	}
-	{ print }' blurb="$TOP/patches/cover-letter" "$cover" >"$cover.new"
-mv "$cover.new" "$cover"
-say "build/series: $count mails and a cover letter. Read it, then: git send-email build/series/*.patch"
+	kgit format-patch -q "${cover[@]}" --no-signature -o "$out" "$from..$parent"
+if [ -f "$letter" ]; then
+	awk '
+		FNR == NR { if (FNR == 1) subject = $0; else if (FNR > 2) blurb[++n] = $0; next }
+		/\*\*\* SUBJECT HERE \*\*\*/ { sub(/\*\*\* SUBJECT HERE \*\*\*/, subject) }
+		/\*\*\* BLURB HERE \*\*\*/ { for (i = 1; i <= n; i++) print blurb[i]; next }
+		{ print }' "$letter" "$out/0000-cover-letter.patch" >"$out/cover"
+	mv "$out/cover" "$out/0000-cover-letter.patch"
+fi
+say "build/series/$part: $n mails${cover:+ and a cover letter}. Read them, then: git send-email build/series/$part/*.patch"

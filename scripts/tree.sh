@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # tree.sh: makes or updates build/linux, a git repository that holds the
-# untouched kernel source (tag 'base') and the series from patches/, one commit
-# each. tree.sh --print only computes the series and prints its last commit,
-# tree.sh --unsaved fails if build/linux has work that patches/ lacks.
+# untouched kernel source (tag 'base') and the series, the PARTS of patches/ one
+# after the other, a commit for each patch. tree.sh --print only computes the
+# series and prints its last commit, tree.sh --unsaved fails if build/linux has
+# work that patches/ lacks.
 #
 # The commits are made in git's object database with an index of their own.
 # The work tree moves only when the whole series has applied, and then only in
@@ -70,19 +71,6 @@ unpack()
 	LINUX=$BUILD/linux
 	mv "$new" "$LINUX"
 	trap - EXIT
-}
-
-# The patch files in order.
-series()
-{
-	local p
-
-	[ -f "$TOP/patches/series" ] || return 0
-	sed 's/[[:space:]]*#.*//; /^[[:space:]]*$/d' "$TOP/patches/series" |
-	while read -r p; do
-		[ -f "$TOP/patches/$p" ] || die "patches/series names $p, which is not there"
-		echo "$p"
-	done
 }
 
 # Files of the repository that a New-file: trailer stands for.

@@ -14,7 +14,7 @@
 
 #define RING_INIT_EXT		(1U << 30)
 #define RING_OVER_IO_URING	(1ULL << 41)
-#define RING_HAS_BUFRING	(1ULL << 44)
+#define RING_HAS_BUFRING	(1ULL << 60)
 
 /* REGISTER */
 #define RING_BUFRING		(1ULL << 0)
@@ -73,23 +73,21 @@ struct ring_command {
 /* What a pre-6.14 <linux/fuse.h> does not know */
 #define RING_COMMAND_AREA	80
 
-#ifdef FUSE_HAS_IO_URING_BUFRING
+#if __has_include(<linux/fuse_bufring.h>)
+#include <linux/fuse_bufring.h>
 #define RING_SAME(ours, theirs)						\
 	static_assert((ours) == (theirs), #ours " is not " #theirs)
 
 RING_SAME(RING_HAS_BUFRING, FUSE_HAS_IO_URING_BUFRING);
-RING_SAME(RING_OVER_IO_URING, FUSE_OVER_IO_URING);
-RING_SAME(RING_BUFRING, FUSE_URING_BUFRING);
-RING_SAME(RING_PINNED_HEADERS, FUSE_URING_PINNED_HEADERS);
-RING_SAME(RING_PINNED_BUFFERS, FUSE_URING_PINNED_BUFFERS);
-RING_SAME(RING_ZERO_COPY, FUSE_URING_ZERO_COPY);
-RING_SAME(RING_ZERO_COPY_OPT_IN, FUSE_URING_ZERO_COPY_OPT_IN);
-RING_SAME(RING_ENTRY_ZERO_COPY, FUSE_URING_ENT_ZERO_COPY);
+RING_SAME(RING_BUFRING, FUSE_URING_REGISTER_BUFRING);
+RING_SAME(RING_PINNED_HEADERS, FUSE_URING_REGISTER_PINNED_HEADERS);
+RING_SAME(RING_PINNED_BUFFERS, FUSE_URING_REGISTER_PINNED_BUFFERS);
+RING_SAME(RING_ZERO_COPY, FUSE_URING_REGISTER_ZERO_COPY);
+RING_SAME(RING_ZERO_COPY_OPT_IN, FUSE_URING_REGISTER_ZERO_COPY_OPT_IN);
 RING_SAME(RING_NO_BUFFER, FUSE_URING_BUF_NONE);
-RING_SAME(RING_OPEN_ZERO_COPY, FOPEN_IO_URING_ZERO_COPY);
 RING_SAME(RING_MAX_POOLS, FUSE_URING_MAX_POOLS);
-RING_SAME(sizeof(struct ring_header), sizeof(struct fuse_uring_req_header));
-RING_SAME(sizeof(struct ring_command), sizeof(struct fuse_uring_cmd_req));
+RING_SAME(sizeof(struct ring_entry_header), sizeof(struct fuse_uring_bufring_ent));
+RING_SAME(sizeof(struct ring_command), sizeof(struct fuse_uring_bufring_req));
 #endif
 
 #endif

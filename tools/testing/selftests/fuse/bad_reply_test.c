@@ -40,7 +40,7 @@ FIXTURE_VARIANT_ADD(bad_reply, legacy)
 
 FIXTURE_VARIANT_ADD(bad_reply, bufring)
 {
-	.mode = { .flags = FUSE_URING_BUFRING, .depth = 2, .nr_pools = 2,
+	.mode = { .flags = FUSE_URING_REGISTER_BUFRING, .depth = 2, .nr_pools = 2,
 		  .pool = { { 4 * KIB, 1 }, { MIB, 1 } } },
 };
 
@@ -377,7 +377,7 @@ FIXTURE_VARIANT_ADD(small_payload, legacy)
 
 FIXTURE_VARIANT_ADD(small_payload, bufring)
 {
-	.mode = { .flags = FUSE_URING_BUFRING, .depth = 2, .nr_pools = 1,
+	.mode = { .flags = FUSE_URING_REGISTER_BUFRING, .depth = 2, .nr_pools = 1,
 		  .pool = { { SMALL_PAYLOAD, 2 } } },
 };
 

@@ -56,7 +56,7 @@ FIXTURE_VARIANT(buffers)
 	__u64 flags;
 };
 
-FIXTURE_VARIANT_ADD(buffers, bufring) { .flags = FUSE_URING_BUFRING };
+FIXTURE_VARIANT_ADD(buffers, bufring) { .flags = FUSE_URING_REGISTER_BUFRING };
 FIXTURE_VARIANT_ADD(buffers, pinned) { .flags = PINNED_FLAGS };
 FIXTURE_VARIANT_ADD(buffers, zero_copy) { .flags = ZERO_COPY_FLAGS };
 

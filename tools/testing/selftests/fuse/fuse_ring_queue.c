@@ -94,7 +94,7 @@ int queue_open_with(struct ring_queue *queue, struct fuse_mount *mount,
 	io_uring_ring_dontfork(&queue->ring);
 
 	if (fixed_buffers == FIXED_BUFFERS_AS_NEEDED)
-		fixed_buffers = mode->flags & FUSE_URING_ZERO_COPY ?
+		fixed_buffers = mode->flags & FUSE_URING_REGISTER_ZERO_COPY ?
 				mode->depth : 0;
 	if (fixed_buffers > 0) {
 		err = io_uring_register_buffers_sparse(&queue->ring,
@@ -194,7 +194,8 @@ static void request_arrived(struct ring_queue *queue, unsigned int slot)
 	request->commit_id = header->ring_ent_in_out.commit_id;
 	request->flags = header->ring_ent_in_out.flags;
 	request->payload_sz = header->ring_ent_in_out.payload_sz;
-	request->buf_id = header->ring_ent_in_out.buf_id;
+	request->buf_id = ((struct fuse_uring_bufring_ent *)
+			   &header->ring_ent_in_out)->buf_id;
 	request->zero_copy = request->flags & FUSE_URING_ENT_ZERO_COPY;
 	find_payload(request);
 

@@ -268,7 +268,7 @@ const char *flags_impossible(const struct fuse_mount *mount, __u64 flags)
 {
 	if (flags && !kernel_has_bufrings(mount))
 		return NO_BUFRINGS;
-	if (flags & FUSE_URING_ZERO_COPY && !has_privilege(CAP_SYS_ADMIN))
+	if (flags & FUSE_URING_REGISTER_ZERO_COPY && !has_privilege(CAP_SYS_ADMIN))
 		return "zero-copy needs CAP_SYS_ADMIN";
 	return NULL;
 }

@@ -25,6 +25,7 @@
 #include <sys/uio.h>
 
 #include <linux/fuse.h>
+#include <linux/fuse_bufring.h>
 #include <liburing.h>
 
 #include "kselftest.h"
@@ -38,10 +39,10 @@
 #define DEFAULT_MAX_WRITE (1024 * 1024)
 
 #define PINNED_FLAGS							\
-	(FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS |		\
-	 FUSE_URING_PINNED_BUFFERS)
+	(FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_HEADERS |		\
+	 FUSE_URING_REGISTER_PINNED_BUFFERS)
 
-#define ZERO_COPY_FLAGS (PINNED_FLAGS | FUSE_URING_ZERO_COPY)
+#define ZERO_COPY_FLAGS (PINNED_FLAGS | FUSE_URING_REGISTER_ZERO_COPY)
 
 /* How the queues of a mount are registered; no flags is the legacy way. */
 struct ring_mode {
@@ -56,7 +57,7 @@ struct ring_mode {
 
 /* Exactly what one REGISTER command says; tests bend it as they like. */
 struct ring_register {
-	struct fuse_uring_cmd_req cmd;
+	struct fuse_uring_bufring_req cmd;
 	__u16 slot;
 	unsigned int nr_iov;
 	__u32 uring_cmd_flags;

@@ -140,22 +140,22 @@ FIXTURE_VARIANT(fuzz)
 };
 
 FIXTURE_VARIANT_ADD(fuzz, legacy) { .flags = 0 };
-FIXTURE_VARIANT_ADD(fuzz, bufring) { .flags = FUSE_URING_BUFRING };
+FIXTURE_VARIANT_ADD(fuzz, bufring) { .flags = FUSE_URING_REGISTER_BUFRING };
 FIXTURE_VARIANT_ADD(fuzz, pinned_headers)
 {
-	.flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS,
+	.flags = FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_HEADERS,
 };
 
 FIXTURE_VARIANT_ADD(fuzz, pinned_buffers)
 {
-	.flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_BUFFERS,
+	.flags = FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_BUFFERS,
 };
 
 FIXTURE_VARIANT_ADD(fuzz, pinned) { .flags = PINNED_FLAGS };
 FIXTURE_VARIANT_ADD(fuzz, zero_copy) { .flags = ZERO_COPY_FLAGS };
 FIXTURE_VARIANT_ADD(fuzz, zero_copy_opt_in)
 {
-	.flags = ZERO_COPY_FLAGS | FUSE_URING_ZERO_COPY_OPT_IN,
+	.flags = ZERO_COPY_FLAGS | FUSE_URING_REGISTER_ZERO_COPY_OPT_IN,
 };
 
 static unsigned int number_from(const char *variable, unsigned int otherwise)
@@ -191,7 +191,7 @@ FIXTURE_SETUP(fuzz)
 	ASSERT_EQ(0, open_mount(fuzzer));
 	/* The legacy ring, too: nonsense makes a kernel without them warn. */
 	impossible = flags_impossible(&fuzzer->mount,
-				      variant->flags ?: FUSE_URING_BUFRING);
+				      variant->flags ?: FUSE_URING_REGISTER_BUFRING);
 	if (impossible)
 		SKIP(return, "%s", impossible);
 	ASSERT_EQ(0, close_mount(fuzzer));
@@ -440,8 +440,8 @@ static void take_memory_away(struct fuzzer *fuzzer, struct ring_queue *queue)
 	bool headers = once_in(chance, 2);
 	struct iovec *region = headers ? &queue->memory.headers :
 					 &queue->memory.pool[pick(chance, 2)];
-	bool pinned = fuzzer->mode.flags & (headers ? FUSE_URING_PINNED_HEADERS :
-						    FUSE_URING_PINNED_BUFFERS);
+	bool pinned = fuzzer->mode.flags & (headers ? FUSE_URING_REGISTER_PINNED_HEADERS :
+						    FUSE_URING_REGISTER_PINNED_BUFFERS);
 	size_t page = pick(chance, (region->iov_len + 4095) / 4096 ?: 1);
 	void *start = (char *)region->iov_base + page * 4096;
 	size_t len = 4096;
@@ -525,7 +525,8 @@ static void bend_register(struct fuzzer *fuzzer, struct ring_register *reg)
 		reg->cmd.flags ^= 1ULL << pick(chance, 6);
 		break;
 	case 2:
-		bend(chance, &reg->cmd.init, sizeof(reg->cmd.init));
+		bend(chance, &reg->cmd.buf_size,
+		     sizeof(reg->cmd) - offsetof(struct fuse_uring_bufring_req, buf_size));
 		break;
 	case 3:
 		reg->slot = odd_number(chance);
@@ -610,7 +611,7 @@ static void send_anything(struct fuzzer *fuzzer)
 {
 	struct chance *chance = &fuzzer->chance;
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&fuzzer->side_ring);
-	struct fuse_uring_cmd_req *cmd;
+	struct fuse_uring_bufring_req *cmd;
 	struct io_uring_cqe *cqe;
 	unsigned int n;
 
@@ -623,15 +624,15 @@ static void send_anything(struct fuzzer *fuzzer)
 		      1 + pick(chance, FUSE_IO_URING_CMD_COMMIT_AND_FETCH);
 	cmd = (void *)sqe->cmd;
 	memset(cmd, 0, 80);
-	cmd->flags = fuzzer->mode.flags | FUSE_URING_BUFRING;
+	cmd->flags = fuzzer->mode.flags | FUSE_URING_REGISTER_BUFRING;
 	for (n = 0; n < 1 + pick(chance, 4); n++)
 		bend(chance, cmd, 80);
 	/* No entry may come to live here. */
 	if (sqe->cmd_op == FUSE_IO_URING_CMD_REGISTER)
-		cmd->init.max_queue_depth = 0;
+		cmd->max_queue_depth = 0;
 	cmd->commit_id |= 1;
 	/* But for this one, which is as it should be on another ring. */
-	if (fuzzer->mode.flags & FUSE_URING_ZERO_COPY && fuzzer->nr_held &&
+	if (fuzzer->mode.flags & FUSE_URING_REGISTER_ZERO_COPY && fuzzer->nr_held &&
 	    once_in(chance, 2)) {
 		sqe->cmd_op = FUSE_IO_URING_CMD_COMMIT_AND_FETCH;
 		cmd->qid = fuzzer->held[0].queue->qid;
@@ -774,7 +775,7 @@ static void prepare_odd_commit(struct fuzzer *fuzzer, struct ring_request *reque
 {
 	struct ring_queue *queue = request->queue;
 	struct chance *chance = &fuzzer->chance;
-	struct fuse_uring_cmd_req *cmd;
+	struct fuse_uring_bufring_req *cmd;
 	struct io_uring_sqe *sqe;
 
 	queue_prepare_commit(queue, request->slot, queue->qid,
@@ -790,7 +791,8 @@ static void prepare_odd_commit(struct fuzzer *fuzzer, struct ring_request *reque
 		sqe->addr = odd_number(chance);
 		sqe->len = odd_number(chance);
 		sqe->buf_index = odd_number(chance);
-		bend(chance, &cmd->init, sizeof(cmd->init));
+		bend(chance, &cmd->buf_size,
+		     sizeof(*cmd) - offsetof(struct fuse_uring_bufring_req, buf_size));
 	}
 }
 

@@ -56,52 +56,52 @@ IO_VARIANT(legacy, .depth = 4);
 IO_VARIANT_ON_PLAIN_RING(legacy_plain_ring, .depth = 1);
 
 IO_VARIANT(bufring,
-	   .flags = FUSE_URING_BUFRING,
+	   .flags = FUSE_URING_REGISTER_BUFRING,
 	   .depth = 4, .nr_pools = 1, .pool = { { MIB, 2 } });
 IO_VARIANT(bufring_2_pools,
-	   .flags = FUSE_URING_BUFRING,
+	   .flags = FUSE_URING_REGISTER_BUFRING,
 	   .depth = 4, .nr_pools = 2,
 	   .pool = { { 4 * KIB, 4 }, { 256 * KIB, 2 } });
 IO_VARIANT(bufring_3_pools,
-	   .flags = FUSE_URING_BUFRING,
+	   .flags = FUSE_URING_REGISTER_BUFRING,
 	   .depth = 4, .nr_pools = 3,
 	   .pool = { { 4 * KIB, 4 }, { 64 * KIB, 4 }, { 256 * KIB, 2 } });
 IO_VARIANT(bufring_4_pools,
-	   .flags = FUSE_URING_BUFRING,
+	   .flags = FUSE_URING_REGISTER_BUFRING,
 	   .depth = 4, .nr_pools = 4,
 	   .pool = { { 4 * KIB, 4 }, { 16 * KIB, 4 }, { 64 * KIB, 2 },
 		     { 256 * KIB, 1 } });
 
 IO_VARIANT(pinned_headers,
-	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS,
+	   .flags = FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_HEADERS,
 	   .depth = 4, .nr_pools = 1, .pool = { { MIB, 2 } });
 IO_VARIANT(pinned_headers_2_pools,
-	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS,
+	   .flags = FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_HEADERS,
 	   .depth = 4, .nr_pools = 2,
 	   .pool = { { 4 * KIB, 4 }, { 256 * KIB, 2 } });
 IO_VARIANT(pinned_headers_3_pools,
-	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS,
+	   .flags = FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_HEADERS,
 	   .depth = 4, .nr_pools = 3,
 	   .pool = { { 4 * KIB, 4 }, { 64 * KIB, 4 }, { 256 * KIB, 2 } });
 IO_VARIANT(pinned_headers_4_pools,
-	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS,
+	   .flags = FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_HEADERS,
 	   .depth = 4, .nr_pools = 4,
 	   .pool = { { 4 * KIB, 4 }, { 16 * KIB, 4 }, { 64 * KIB, 2 },
 		     { 256 * KIB, 1 } });
 
 IO_VARIANT(pinned_buffers,
-	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_BUFFERS,
+	   .flags = FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_BUFFERS,
 	   .depth = 4, .nr_pools = 1, .pool = { { MIB, 2 } });
 IO_VARIANT(pinned_buffers_2_pools,
-	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_BUFFERS,
+	   .flags = FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_BUFFERS,
 	   .depth = 4, .nr_pools = 2,
 	   .pool = { { 4 * KIB, 4 }, { 256 * KIB, 2 } });
 IO_VARIANT(pinned_buffers_3_pools,
-	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_BUFFERS,
+	   .flags = FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_BUFFERS,
 	   .depth = 4, .nr_pools = 3,
 	   .pool = { { 4 * KIB, 4 }, { 64 * KIB, 4 }, { 256 * KIB, 2 } });
 IO_VARIANT(pinned_buffers_4_pools,
-	   .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_BUFFERS,
+	   .flags = FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_BUFFERS,
 	   .depth = 4, .nr_pools = 4,
 	   .pool = { { 4 * KIB, 4 }, { 16 * KIB, 4 }, { 64 * KIB, 2 },
 		     { 256 * KIB, 1 } });
@@ -141,18 +141,18 @@ IO_VARIANT(zero_copy_4_pools,
 		     { 256 * KIB, 1 } });
 
 IO_VARIANT(zero_copy_opt_in,
-	   .flags = ZERO_COPY_FLAGS | FUSE_URING_ZERO_COPY_OPT_IN,
+	   .flags = ZERO_COPY_FLAGS | FUSE_URING_REGISTER_ZERO_COPY_OPT_IN,
 	   .depth = 4, .nr_pools = 1, .pool = { { MIB, 2 } });
 IO_VARIANT(zero_copy_opt_in_2_pools,
-	   .flags = ZERO_COPY_FLAGS | FUSE_URING_ZERO_COPY_OPT_IN,
+	   .flags = ZERO_COPY_FLAGS | FUSE_URING_REGISTER_ZERO_COPY_OPT_IN,
 	   .depth = 4, .nr_pools = 2,
 	   .pool = { { 4 * KIB, 4 }, { 256 * KIB, 2 } });
 IO_VARIANT(zero_copy_opt_in_3_pools,
-	   .flags = ZERO_COPY_FLAGS | FUSE_URING_ZERO_COPY_OPT_IN,
+	   .flags = ZERO_COPY_FLAGS | FUSE_URING_REGISTER_ZERO_COPY_OPT_IN,
 	   .depth = 4, .nr_pools = 3,
 	   .pool = { { 4 * KIB, 4 }, { 64 * KIB, 4 }, { 256 * KIB, 2 } });
 IO_VARIANT(zero_copy_opt_in_4_pools,
-	   .flags = ZERO_COPY_FLAGS | FUSE_URING_ZERO_COPY_OPT_IN,
+	   .flags = ZERO_COPY_FLAGS | FUSE_URING_REGISTER_ZERO_COPY_OPT_IN,
 	   .depth = 4, .nr_pools = 4,
 	   .pool = { { 4 * KIB, 4 }, { 16 * KIB, 4 }, { 64 * KIB, 2 },
 		     { 256 * KIB, 1 } });
@@ -349,8 +349,8 @@ static void check_transfers(struct __test_metadata *_metadata,
 			    const struct test_fs *fs,
 			    const struct ring_mode *mode)
 {
-	const bool zero_copy = mode->flags & FUSE_URING_ZERO_COPY;
-	const bool opt_in = mode->flags & FUSE_URING_ZERO_COPY_OPT_IN;
+	const bool zero_copy = mode->flags & FUSE_URING_REGISTER_ZERO_COPY;
+	const bool opt_in = mode->flags & FUSE_URING_REGISTER_ZERO_COPY_OPT_IN;
 	unsigned int node;
 
 	for (node = NODE_DATA; node <= NODE_OPTED_IN; node++) {

@@ -93,7 +93,7 @@ TEST_F(memlock, a_limit_within_a_page_holds_only_whole_ones)
 
 TEST_F(memlock, pinned_headers_count_alone)
 {
-	const __u64 flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS;
+	const __u64 flags = FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_HEADERS;
 
 	ASSERT_EQ(0, become_user_with_memlock((HEADER_PAGES - 1) * PAGE));
 	EXPECT_EQ(-ENOMEM, register_with(&self->mount, flags));
@@ -104,7 +104,7 @@ TEST_F(memlock, pinned_headers_count_alone)
 
 TEST_F(memlock, pinned_buffers_count_alone)
 {
-	const __u64 flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_BUFFERS;
+	const __u64 flags = FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_BUFFERS;
 
 	ASSERT_EQ(0, become_user_with_memlock((BUFFER_PAGES - 1) * PAGE));
 	EXPECT_EQ(-ENOMEM, register_with(&self->mount, flags));
@@ -116,7 +116,7 @@ TEST_F(memlock, pinned_buffers_count_alone)
 TEST_F(memlock, a_buffer_ring_in_place_counts_nothing)
 {
 	ASSERT_EQ(0, become_user_with_memlock(0));
-	EXPECT_EQ(0, register_with(&self->mount, FUSE_URING_BUFRING));
+	EXPECT_EQ(0, register_with(&self->mount, FUSE_URING_REGISTER_BUFRING));
 	EXPECT_EQ(0, pinned_kib(getpid()));
 }
 
@@ -128,8 +128,8 @@ TEST_F(memlock, a_failed_half_leaves_nothing_accounted)
 	EXPECT_EQ(0, pinned_kib(getpid()));
 	/* One page left behind would not leave enough for this. */
 	ASSERT_EQ(0, set_memlock(BUFFER_PAGES * PAGE));
-	EXPECT_EQ(0, register_with(&self->mount, FUSE_URING_BUFRING |
-						 FUSE_URING_PINNED_BUFFERS));
+	EXPECT_EQ(0, register_with(&self->mount, FUSE_URING_REGISTER_BUFRING |
+						 FUSE_URING_REGISTER_PINNED_BUFFERS));
 }
 
 TEST_F(memlock, queues_of_a_user_add_up)
@@ -165,7 +165,7 @@ TEST_F(memlock, only_what_the_ring_uses_is_pinned)
 
 	/* Half a buffer more in each pool, and 15 more header slots */
 	queue_fill_register(&self->mount.queues[0], 0, &reg);
-	reg.cmd.init.max_queue_depth = 5;
+	reg.cmd.max_queue_depth = 5;
 	reg.iov[1].iov_len = 2048 + 1024;
 	reg.iov[2].iov_len = 8192 + 4096;
 	ASSERT_EQ(0, become_user_with_memlock((1 + 1 + 2) * PAGE));

@@ -43,7 +43,7 @@ FIXTURE_SETUP(privilege)
 	self->mount.answer = test_fs_answer;
 	self->mount.fs = &self->fs;
 	ASSERT_EQ(0, mount_open(&self->mount, NULL));
-	impossible = flags_impossible(&self->mount, FUSE_URING_BUFRING);
+	impossible = flags_impossible(&self->mount, FUSE_URING_REGISTER_BUFRING);
 	if (impossible)
 		SKIP(return, "%s", impossible);
 	for (qid = 0; qid < self->mount.nr_queues; qid++)
@@ -98,7 +98,7 @@ TEST_F(privilege, zero_copy_is_refused_without_cap_sys_admin)
 	ASSERT_EQ(0, drop_capability(CAP_SYS_ADMIN));
 	EXPECT_EQ(-EPERM, register_with(&self->mount, ZERO_COPY_FLAGS));
 	EXPECT_EQ(-EPERM, register_with(&self->mount, ZERO_COPY_FLAGS |
-					FUSE_URING_ZERO_COPY_OPT_IN));
+					FUSE_URING_REGISTER_ZERO_COPY_OPT_IN));
 	EXPECT_EQ(0, pinned_kib(getpid()));
 }
 
@@ -118,8 +118,8 @@ TEST_F(privilege, no_other_capability_is_needed_for_zero_copy)
 TEST_F(privilege, invalid_flags_are_told_before_missing_privilege)
 {
 	ASSERT_EQ(0, drop_capability(CAP_SYS_ADMIN));
-	EXPECT_EQ(-EINVAL, register_with(&self->mount, FUSE_URING_BUFRING |
-					 FUSE_URING_ZERO_COPY));
+	EXPECT_EQ(-EINVAL, register_with(&self->mount, FUSE_URING_REGISTER_BUFRING |
+					 FUSE_URING_REGISTER_ZERO_COPY));
 }
 
 TEST_F(privilege, without_zero_copy_a_user_gets_pinned_memory)
@@ -140,7 +140,7 @@ TEST_F(privilege, without_memory_to_lock_a_user_gets_a_buffer_ring)
 	ASSERT_EQ(0, become_user_with_memlock(0));
 	EXPECT_EQ(-EPERM, register_with(&self->mount, ZERO_COPY_FLAGS));
 	EXPECT_EQ(-ENOMEM, register_with(&self->mount, PINNED_FLAGS));
-	ASSERT_EQ(0, register_all_with(&self->mount, FUSE_URING_BUFRING));
+	ASSERT_EQ(0, register_all_with(&self->mount, FUSE_URING_REGISTER_BUFRING));
 	check_served_by_ring(_metadata, self);
 }
 
@@ -187,7 +187,7 @@ TEST_F(privilege, clients_wait_for_the_end_of_the_negotiation)
 	EXPECT_EQ(-EPERM, register_with(&self->mount, ZERO_COPY_FLAGS));
 	EXPECT_EQ(-ENOMEM, register_with(&self->mount, PINNED_FLAGS));
 	EXPECT_TRUE(client_runs(&client));
-	ASSERT_EQ(0, register_all_with(&self->mount, FUSE_URING_BUFRING));
+	ASSERT_EQ(0, register_all_with(&self->mount, FUSE_URING_REGISTER_BUFRING));
 	EXPECT_EQ(0, client_wait_served(&self->mount, &client));
 	EXPECT_EQ(0, self->mount.device_requests);
 }
@@ -209,7 +209,7 @@ TEST_F(privilege, a_server_that_gives_up_is_served_by_the_device)
 	EXPECT_EQ(-EPERM, register_with(&self->mount, ZERO_COPY_FLAGS));
 	EXPECT_EQ(-ENOMEM, register_with(&self->mount, PINNED_FLAGS));
 	EXPECT_EQ(-EINVAL, give_up(&self->mount));
-	EXPECT_EQ(-EOPNOTSUPP, register_with(&self->mount, FUSE_URING_BUFRING));
+	EXPECT_EQ(-EOPNOTSUPP, register_with(&self->mount, FUSE_URING_REGISTER_BUFRING));
 	EXPECT_EQ(0, mount_works(&self->mount));
 	EXPECT_LT(0, self->mount.device_requests);
 }
@@ -228,11 +228,11 @@ TEST_F(privilege, giving_up_frees_a_client_that_waits)
 
 TEST_F(privilege, a_refusal_does_not_harm_a_ring_that_serves)
 {
-	ASSERT_EQ(0, register_all_with(&self->mount, FUSE_URING_BUFRING));
+	ASSERT_EQ(0, register_all_with(&self->mount, FUSE_URING_REGISTER_BUFRING));
 	ASSERT_EQ(0, drop_capability(CAP_SYS_ADMIN));
 	self->mount.queues[0].mode.flags = ZERO_COPY_FLAGS;
 	EXPECT_EQ(-EPERM, queue_register(&self->mount.queues[0], 1));
-	self->mount.queues[0].mode.flags = FUSE_URING_BUFRING;
+	self->mount.queues[0].mode.flags = FUSE_URING_REGISTER_BUFRING;
 	EXPECT_EQ(0, queue_register(&self->mount.queues[0], 1));
 	check_served_by_ring(_metadata, self);
 }

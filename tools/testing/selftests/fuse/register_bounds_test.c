@@ -61,8 +61,8 @@ FIXTURE_VARIANT_ADD(bounds, name)					\
 	REFUSED(name, valid_mode, 0, change)
 
 /* Depth and slots */
-REFUSED(depth_0, one_pool, EINVAL, reg->cmd.init.max_queue_depth = 0);
-ACCEPTED(depth_1, one_pool, reg->cmd.init.max_queue_depth = 1);
+REFUSED(depth_0, one_pool, EINVAL, reg->cmd.max_queue_depth = 0);
+ACCEPTED(depth_1, one_pool, reg->cmd.max_queue_depth = 1);
 REFUSED(slot_at_the_depth, one_pool, EINVAL, reg->slot = DEPTH);
 REFUSED(slot_far_over_the_depth, one_pool, EINVAL, reg->slot = 65535);
 ACCEPTED(slot_below_the_depth, one_pool, reg->slot = DEPTH - 1);
@@ -73,19 +73,19 @@ REFUSED(headers_short_by_a_byte, one_pool, EINVAL,
 	reg->iov[0].iov_len = DEPTH * HEADER - 1);
 REFUSED(headers_empty, one_pool, EINVAL, reg->iov[0].iov_len = 0);
 REFUSED(headers_short_for_the_largest_depth, one_pool, EINVAL,
-	reg->cmd.init.max_queue_depth = 65535);
+	reg->cmd.max_queue_depth = 65535);
 
 /* Buffer sizes */
-REFUSED(buf_size_0, one_pool, EINVAL, reg->cmd.init.buf_size = 0);
+REFUSED(buf_size_0, one_pool, EINVAL, reg->cmd.buf_size = 0);
 REFUSED(buf_size_too_small, one_pool, EINVAL,
-	reg->cmd.init.buf_size = PAYLOAD - 1);
-ACCEPTED(buf_size_exact, one_pool, reg->cmd.init.buf_size = PAYLOAD);
-ACCEPTED(buf_size_odd, one_pool, reg->cmd.init.buf_size = PAYLOAD + 1);
+	reg->cmd.buf_size = PAYLOAD - 1);
+ACCEPTED(buf_size_exact, one_pool, reg->cmd.buf_size = PAYLOAD);
+ACCEPTED(buf_size_odd, one_pool, reg->cmd.buf_size = PAYLOAD + 1);
 ACCEPTED(buf_size_of_the_whole_pool, one_pool,
-	 reg->cmd.init.buf_size = 4 * PAYLOAD);
+	 reg->cmd.buf_size = 4 * PAYLOAD);
 REFUSED(buf_size_over_the_pool, one_pool, EINVAL,
-	reg->cmd.init.buf_size = 4 * PAYLOAD + 1);
-REFUSED(buf_size_huge, one_pool, EINVAL, reg->cmd.init.buf_size = UINT32_MAX);
+	reg->cmd.buf_size = 4 * PAYLOAD + 1);
+REFUSED(buf_size_huge, one_pool, EINVAL, reg->cmd.buf_size = UINT32_MAX);
 
 /* Pools */
 ACCEPTED(pool_of_one_buffer, one_pool, reg->iov[1].iov_len = PAYLOAD);
@@ -98,39 +98,39 @@ REFUSED(first_pool_short_of_a_buffer, two_pools, EINVAL,
 REFUSED(second_pool_short_of_a_buffer, two_pools, EINVAL,
 	reg->iov[2].iov_len = PAYLOAD - 1);
 ACCEPTED(pools_rising, two_pools, (void)reg);
-REFUSED(pools_equal, two_pools, EINVAL, reg->cmd.init.buf_size = PAYLOAD);
+REFUSED(pools_equal, two_pools, EINVAL, reg->cmd.buf_size = PAYLOAD);
 REFUSED(pools_falling, two_pools, EINVAL,
-	reg->cmd.init.buf_size = PAYLOAD + 4096);
-REFUSED(first_pool_of_size_0, two_pools, EINVAL, reg->cmd.init.buf_size = 0);
+	reg->cmd.buf_size = PAYLOAD + 4096);
+REFUSED(first_pool_of_size_0, two_pools, EINVAL, reg->cmd.buf_size = 0);
 REFUSED(second_pool_of_size_0, two_pools, EINVAL,
-	reg->cmd.init.extra_buf_size[0] = 0);
+	reg->cmd.extra_buf_size[0] = 0);
 REFUSED(last_pool_too_small, two_pools, EINVAL,
-	reg->cmd.init.extra_buf_size[0] = PAYLOAD - 1);
+	reg->cmd.extra_buf_size[0] = PAYLOAD - 1);
 REFUSED(unused_pool_has_a_size, two_pools, EINVAL,
-	reg->cmd.init.extra_buf_size[1] = 2 * PAYLOAD);
+	reg->cmd.extra_buf_size[1] = 2 * PAYLOAD);
 REFUSED(last_unused_pool_has_a_size, one_pool, EINVAL,
-	reg->cmd.init.extra_buf_size[2] = 1);
+	reg->cmd.extra_buf_size[2] = 1);
 
 /* Four that would do, with a fifth one's memory after them */
 static void claim_rising_pools(struct ring_register *reg)
 {
 	unsigned int n;
 
-	reg->cmd.init.buf_size = 1;
+	reg->cmd.buf_size = 1;
 	for (n = 1; n < FUSE_URING_MAX_POOLS; n++) {
-		reg->cmd.init.extra_buf_size[n - 1] = n * PAYLOAD;
+		reg->cmd.extra_buf_size[n - 1] = n * PAYLOAD;
 		reg->iov[1 + n] = reg->iov[1];
 	}
 	reg->iov[1 + n] = reg->iov[1];
 }
 
 REFUSED(too_many_pools, one_pool, EINVAL, {
-	reg->cmd.init.nr_extra_pools = 4;
+	reg->cmd.nr_extra_pools = 4;
 	reg->nr_iov = 6;
 	claim_rising_pools(reg);
 });
 REFUSED(absurdly_many_pools, one_pool, EINVAL, {
-	reg->cmd.init.nr_extra_pools = 65535;
+	reg->cmd.nr_extra_pools = 65535;
 	reg->nr_iov = 65537;
 	claim_rising_pools(reg);
 });
@@ -199,7 +199,7 @@ FIXTURE_SETUP(bounds)
 		SKIP(return, "the figures are for pages of 4 KiB");
 	ASSERT_EQ(0, test_fs_open(&self->fs, 4096));
 	ASSERT_EQ(0, open_mount(self));
-	impossible = flags_impossible(&self->mount, FUSE_URING_BUFRING);
+	impossible = flags_impossible(&self->mount, FUSE_URING_REGISTER_BUFRING);
 	if (impossible)
 		SKIP(return, "%s", impossible);
 	ASSERT_EQ(PAYLOAD, self->mount.max_payload);
@@ -251,7 +251,7 @@ static void check_result(struct __test_metadata *_metadata,
 TEST_F(bounds, a_command_gets_its_answer_in_place)
 {
 	check_result(_metadata, self, variant->expected,
-		     register_queues(self, variant, FUSE_URING_BUFRING));
+		     register_queues(self, variant, FUSE_URING_REGISTER_BUFRING));
 }
 
 /* Memory for pinning: what a quarter of it can hold */
@@ -294,7 +294,7 @@ FIXTURE_VARIANT(live)
 	__u64 flags;
 };
 
-FIXTURE_VARIANT_ADD(live, bufring) { .flags = FUSE_URING_BUFRING };
+FIXTURE_VARIANT_ADD(live, bufring) { .flags = FUSE_URING_REGISTER_BUFRING };
 FIXTURE_VARIANT_ADD(live, pinned) { .flags = PINNED_FLAGS };
 FIXTURE_VARIANT_ADD(live, zero_copy) { .flags = ZERO_COPY_FLAGS };
 

@@ -13,11 +13,11 @@
 #define DEPTH 4
 #define MIB (1024 * 1024)
 
-#define BUFRING FUSE_URING_BUFRING
-#define HEADERS FUSE_URING_PINNED_HEADERS
-#define BUFFERS FUSE_URING_PINNED_BUFFERS
-#define ZC FUSE_URING_ZERO_COPY
-#define OPT_IN FUSE_URING_ZERO_COPY_OPT_IN
+#define BUFRING FUSE_URING_REGISTER_BUFRING
+#define HEADERS FUSE_URING_REGISTER_PINNED_HEADERS
+#define BUFFERS FUSE_URING_REGISTER_PINNED_BUFFERS
+#define ZC FUSE_URING_REGISTER_ZERO_COPY
+#define OPT_IN FUSE_URING_REGISTER_ZERO_COPY_OPT_IN
 
 FIXTURE(flags)
 {
@@ -54,7 +54,7 @@ FIXTURE_SETUP(flags)
 		SKIP(return, "%s", impossible);
 	ASSERT_EQ(0, test_fs_open(&self->fs, 4096));
 	ASSERT_EQ(0, open_mount(self));
-	impossible = flags_impossible(&self->mount, FUSE_URING_BUFRING);
+	impossible = flags_impossible(&self->mount, FUSE_URING_REGISTER_BUFRING);
 	if (impossible)
 		SKIP(return, "%s", impossible);
 }
@@ -233,29 +233,29 @@ static void allow_fixed_flag(struct ring_register *reg)
 
 static void change_buf_size(struct ring_register *reg)
 {
-	reg->cmd.init.buf_size = 8192;
+	reg->cmd.buf_size = 8192;
 }
 
 static void change_depth(struct ring_register *reg)
 {
-	reg->cmd.init.max_queue_depth = DEPTH - 1;
+	reg->cmd.max_queue_depth = DEPTH - 1;
 }
 
 static void change_last_pool(struct ring_register *reg)
 {
-	reg->cmd.init.extra_buf_size[0] = 2 * MIB;
+	reg->cmd.extra_buf_size[0] = 2 * MIB;
 }
 
 static void drop_last_pool(struct ring_register *reg)
 {
-	reg->cmd.init.nr_extra_pools = 0;
-	reg->cmd.init.extra_buf_size[0] = 0;
+	reg->cmd.nr_extra_pools = 0;
+	reg->cmd.extra_buf_size[0] = 0;
 	reg->nr_iov = 2;
 }
 
 static void use_unused_pool(struct ring_register *reg)
 {
-	reg->cmd.init.extra_buf_size[1] = 2 * MIB;
+	reg->cmd.extra_buf_size[1] = 2 * MIB;
 }
 
 static void toggle_headers(struct ring_register *reg)

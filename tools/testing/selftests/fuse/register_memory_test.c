@@ -39,7 +39,7 @@ FIXTURE_VARIANT(memory)
 
 FIXTURE_VARIANT_ADD(memory, in_place)
 {
-	.flags = FUSE_URING_BUFRING,
+	.flags = FUSE_URING_REGISTER_BUFRING,
 };
 
 FIXTURE_VARIANT_ADD(memory, pinned)

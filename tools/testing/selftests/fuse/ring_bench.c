@@ -53,9 +53,9 @@ static const struct {
 } modes[] = {
 	{ .name = "device", .device = true },
 	{ .name = "legacy" },
-	{ "bufring", false, FUSE_URING_BUFRING },
+	{ "bufring", false, FUSE_URING_REGISTER_BUFRING },
 	{ "pinned-headers", false,
-	  FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS },
+	  FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_HEADERS },
 	{ "pinned", false, PINNED_FLAGS },
 	{ "zero-copy", false, ZERO_COPY_FLAGS },
 };

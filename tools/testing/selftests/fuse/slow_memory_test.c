@@ -36,17 +36,17 @@ FIXTURE_VARIANT(slow)
 
 FIXTURE_VARIANT_ADD(slow, bufring)
 {
-	.flags = FUSE_URING_BUFRING,
+	.flags = FUSE_URING_REGISTER_BUFRING,
 };
 
 FIXTURE_VARIANT_ADD(slow, pinned_headers)
 {
-	.flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS,
+	.flags = FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_HEADERS,
 };
 
 FIXTURE_VARIANT_ADD(slow, pinned_buffers)
 {
-	.flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_BUFFERS,
+	.flags = FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_BUFFERS,
 };
 
 FIXTURE_VARIANT_ADD(slow, pinned)
@@ -261,14 +261,14 @@ static void abort_during_register(struct __test_metadata *_metadata,
 
 TEST_F(slow, an_abort_while_headers_are_pinned_leaves_nothing_pinned)
 {
-	if (!(variant->flags & FUSE_URING_PINNED_HEADERS))
+	if (!(variant->flags & FUSE_URING_REGISTER_PINNED_HEADERS))
 		SKIP(return, "headers in place are not touched by REGISTER");
 	abort_during_register(_metadata, self, register_slow_headers);
 }
 
 TEST_F(slow, an_abort_while_buffers_are_pinned_leaves_nothing_pinned)
 {
-	if (!(variant->flags & FUSE_URING_PINNED_BUFFERS))
+	if (!(variant->flags & FUSE_URING_REGISTER_PINNED_BUFFERS))
 		SKIP(return, "buffers in place are not touched by REGISTER");
 	abort_during_register(_metadata, self, register_slow_pool);
 }
@@ -315,14 +315,14 @@ static void abort_during_delivery(struct __test_metadata *_metadata,
 
 TEST_F(slow, an_abort_while_a_delivery_waits_for_headers)
 {
-	if (variant->flags & FUSE_URING_PINNED_HEADERS)
+	if (variant->flags & FUSE_URING_REGISTER_PINNED_HEADERS)
 		SKIP(return, "pinned headers are always there");
 	abort_during_delivery(_metadata, self, deliver_to_slow_headers);
 }
 
 TEST_F(slow, an_abort_while_a_delivery_waits_for_a_buffer_page)
 {
-	if (variant->flags & FUSE_URING_PINNED_BUFFERS)
+	if (variant->flags & FUSE_URING_REGISTER_PINNED_BUFFERS)
 		SKIP(return, "pinned buffers are always there");
 	abort_during_delivery(_metadata, self, deliver_to_slow_pool);
 }
@@ -333,7 +333,7 @@ TEST_F(slow, an_abort_while_a_commit_waits_for_headers)
 	struct client client;
 	long result;
 
-	if (variant->flags & FUSE_URING_PINNED_HEADERS)
+	if (variant->flags & FUSE_URING_REGISTER_PINNED_HEADERS)
 		SKIP(return, "pinned headers are always there");
 	start_server(_metadata, self, commit_from_slow_headers);
 	ASSERT_EQ(0, start_lookup(self, &client));
@@ -445,7 +445,7 @@ static long deliver_slowly_on_other_queues(void *arg)
 	if (fd < 0)
 		return fd;
 	err = register_slow_from(self, 1, fd,
-				 !(self->mode.flags & FUSE_URING_PINNED_HEADERS));
+				 !(self->mode.flags & FUSE_URING_REGISTER_PINNED_HEADERS));
 	return err ?: wait_for_the_end(self);
 }
 
@@ -537,7 +537,7 @@ TEST_F(slow, a_second_register_waits_for_the_queue_of_the_first)
 	struct client thread = { };
 	struct ring_request read;
 
-	if (!(variant->flags & FUSE_URING_PINNED_BUFFERS))
+	if (!(variant->flags & FUSE_URING_REGISTER_PINNED_BUFFERS))
 		SKIP(return, "buffers in place are not touched by REGISTER");
 	second = mmap(NULL, sizeof(*second), PROT_READ | PROT_WRITE,
 		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -554,7 +554,7 @@ TEST_F(slow, a_second_register_waits_for_the_queue_of_the_first)
 	EXPECT_EQ(0, server_result_served(&self->other, &self->server));
 	/* One queue: its pool, and a page of headers if those are pinned */
 	EXPECT_EQ((DEPTH * PAYLOAD +
-		   (variant->flags & FUSE_URING_PINNED_HEADERS ?
+		   (variant->flags & FUSE_URING_REGISTER_PINNED_HEADERS ?
 		    HEADERS_SIZE : 0)) / 1024,
 		  pinned_kib(self->server.pid));
 	munmap(second, sizeof(*second));

@@ -49,7 +49,7 @@ FIXTURE_VARIANT_ADD(stress, legacy)
 
 FIXTURE_VARIANT_ADD(stress, bufring)
 {
-	.mode = { .flags = FUSE_URING_BUFRING, .depth = 4, .nr_pools = 1,
+	.mode = { .flags = FUSE_URING_REGISTER_BUFRING, .depth = 4, .nr_pools = 1,
 		  .pool = { { MIB, 1 } } },
 };
 
@@ -68,7 +68,7 @@ FIXTURE_VARIANT_ADD(stress, zero_copy)
 
 FIXTURE_VARIANT_ADD(stress, zero_copy_opt_in)
 {
-	.mode = { .flags = ZERO_COPY_FLAGS | FUSE_URING_ZERO_COPY_OPT_IN,
+	.mode = { .flags = ZERO_COPY_FLAGS | FUSE_URING_REGISTER_ZERO_COPY_OPT_IN,
 		  .depth = 4, .nr_pools = 2,
 		  .pool = { { 4 * KIB, 2 }, { MIB, 1 } } },
 };

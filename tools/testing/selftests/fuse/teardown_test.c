@@ -47,19 +47,19 @@ FIXTURE_VARIANT_ADD(teardown, legacy)
 
 FIXTURE_VARIANT_ADD(teardown, bufring)
 {
-	.mode = { .flags = FUSE_URING_BUFRING, .depth = 2, .nr_pools = 1,
+	.mode = { .flags = FUSE_URING_REGISTER_BUFRING, .depth = 2, .nr_pools = 1,
 		  .pool = { { MIB, 1 } } },
 };
 
 FIXTURE_VARIANT_ADD(teardown, pinned_headers)
 {
-	.mode = { .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS,
+	.mode = { .flags = FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_HEADERS,
 		  .depth = 2, .nr_pools = 1, .pool = { { MIB, 1 } } },
 };
 
 FIXTURE_VARIANT_ADD(teardown, pinned_buffers)
 {
-	.mode = { .flags = FUSE_URING_BUFRING | FUSE_URING_PINNED_BUFFERS,
+	.mode = { .flags = FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_BUFFERS,
 		  .depth = 2, .nr_pools = 1, .pool = { { MIB, 1 } } },
 };
 
@@ -451,7 +451,7 @@ static bool may_end_with(long result, enum server_fate fate,
 		return fate != SERVER_LIVES;
 	case -EINTR:		/* while pages of a legacy entry are pinned */
 		return fate == SERVER_KILLED &&
-		       !(mode->flags & FUSE_URING_BUFRING);
+		       !(mode->flags & FUSE_URING_REGISTER_BUFRING);
 	default:
 		return false;
 	}

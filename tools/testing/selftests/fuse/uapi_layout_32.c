@@ -7,14 +7,15 @@
 #include <stddef.h>
 #include <linux/types.h>
 #include <linux/fuse.h>
+#include <linux/fuse_bufring.h>
 
 #define LAYOUT(actual, number) \
 	((void)sizeof(char[(actual) == (number) ? 1 : -1]))
 
 void uapi_layout_of_32_bits(void)
 {
-	struct fuse_uring_ent_in_out ent;
-	struct fuse_uring_cmd_req cmd;
+	struct fuse_uring_bufring_ent ent;
+	struct fuse_uring_bufring_req cmd;
 
 #include "uapi_layout.h"
 }

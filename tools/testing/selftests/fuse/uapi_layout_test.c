@@ -7,6 +7,7 @@
 #include <linux/types.h>
 #include <stdio.h>
 #include <linux/fuse.h>
+#include <linux/fuse_bufring.h>
 
 #include "kselftest_harness.h"
 
@@ -20,8 +21,8 @@ static void check_number(struct __test_metadata *_metadata, const char *name,
 
 TEST(every_number_is_the_one_of_the_contract)
 {
-	struct fuse_uring_ent_in_out ent;
-	struct fuse_uring_cmd_req cmd;
+	struct fuse_uring_bufring_ent ent;
+	struct fuse_uring_bufring_req cmd;
 
 	/* When this is compiled */
 #define LAYOUT(actual, number) \
@@ -38,9 +39,9 @@ TEST(every_number_is_the_one_of_the_contract)
 
 TEST(register_flags_are_distinct_bits)
 {
-	EXPECT_EQ(0x1f, FUSE_URING_BUFRING | FUSE_URING_PINNED_HEADERS |
-			FUSE_URING_PINNED_BUFFERS | FUSE_URING_ZERO_COPY |
-			FUSE_URING_ZERO_COPY_OPT_IN);
+	EXPECT_EQ(0x1f, FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_HEADERS |
+			FUSE_URING_REGISTER_PINNED_BUFFERS | FUSE_URING_REGISTER_ZERO_COPY |
+			FUSE_URING_REGISTER_ZERO_COPY_OPT_IN);
 }
 
 /* A queue's header slots lie one after the other. */
@@ -56,7 +57,7 @@ TEST(header_slots_are_an_array_without_gaps)
 TEST(a_command_has_its_bytes_where_a_foreign_server_puts_them)
 {
 	union {
-		struct fuse_uring_cmd_req command;
+		struct fuse_uring_bufring_req command;
 		unsigned char bytes[80];
 	} sqe = {};
 	const unsigned char one[2] = { 1, 0 };
@@ -71,11 +72,11 @@ TEST(a_command_has_its_bytes_where_a_foreign_server_puts_them)
 	EXPECT_EQ(0x0807060504030201, sqe.command.flags);
 	EXPECT_EQ(0x100f0e0d0c0b0a09, sqe.command.commit_id);
 	EXPECT_EQ(0x1211, sqe.command.qid);
-	EXPECT_EQ(0x18171615, sqe.command.init.buf_size);
-	EXPECT_EQ(0x1a19, sqe.command.init.max_queue_depth);
-	EXPECT_EQ(0x1c1b, sqe.command.init.nr_extra_pools);
-	EXPECT_EQ(0x201f1e1d, sqe.command.init.extra_buf_size[0]);
-	EXPECT_EQ(0x28272625, sqe.command.init.extra_buf_size[2]);
+	EXPECT_EQ(0x18171615, sqe.command.buf_size);
+	EXPECT_EQ(0x1a19, sqe.command.max_queue_depth);
+	EXPECT_EQ(0x1c1b, sqe.command.nr_extra_pools);
+	EXPECT_EQ(0x201f1e1d, sqe.command.extra_buf_size[0]);
+	EXPECT_EQ(0x28272625, sqe.command.extra_buf_size[2]);
 }
 
 TEST_HARNESS_MAIN
