@@ -69,7 +69,7 @@ help:
 	@echo '  kernel      - build the kernel'
 	@echo '  selftests   - build the tests'
 	@echo '  shell       - boot the kernel and give a shell'
-	@echo '  library     - build tools/lib/fuse_ring into build/fuse_ring'
+	@echo '  library     - build tools/lib/fuse_ring and tools/fuse into build/fuse_ring'
 	@echo '  bench       - compare the modes, in time, instructions and memory:'
 	@echo '                build/reports/bench/report.html (BENCH=quick: minutes)'
 	@echo
@@ -103,6 +103,7 @@ shell: deps kernel
 
 library: deps
 	$(Q)$(MAKE) -C tools/lib/fuse_ring O=$(CURDIR)/build/fuse_ring
+	$(Q)$(MAKE) -C tools/fuse O=$(CURDIR)/build/fuse_ring
 
 bench: tree
 	$(Q)scripts/deps.sh bench

@@ -23,8 +23,8 @@
 need qemu-system-x86_64 fio python3 mkfs.ext4 gcc
 export PYTHONDONTWRITEBYTECODE=1
 
-lib=$TOP/tools/lib/fuse_ring
-bench=$lib/bench
+programs=$TOP/tools/fuse
+bench=$programs/bench
 out=$REPORTS/bench
 bin=$BUILD/fuse_ring
 disk=$out/ext4.img
@@ -103,11 +103,10 @@ busy()
 }
 
 say "building what is needed"
-make --no-print-directory -s -C "$lib" O="$bin" >"$out/library.log" 2>&1 || {
+make --no-print-directory -s -C "$programs" O="$bin" bench >"$out/library.log" 2>&1 || {
 	tail -n 5 "$out/library.log" >&2
 	die "the library does not build: see ${out#"$TOP"/}/library.log"
 }
-gcc -O2 -Wall -o "$bin/metadata" "$bench/metadata.c" || die "bench/metadata.c does not build"
 uml=$(ENGINE=uml "$TOP/scripts/kernel.sh")
 if [ -n "$counted" ]; then
 	qemu=$(ENGINE=qemu "$TOP/scripts/kernel.sh")

@@ -183,7 +183,7 @@ checkpatch()
 	for mail in "$work"/mails/*.patch; do
 		[ -e "$mail" ] || continue
 		library=
-		[[ $mail != *tools-lib-fuse_ring-* ]] ||
+		[[ $mail != *-tools-@(lib-fuse_ring|fuse)-* ]] ||
 			library=,BIT_MACRO,PREFER_DEFINED_ATTRIBUTE_MACRO,CAMELCASE
 		PATH=/usr/bin:$PATH scripts/checkpatch.pl --strict --quiet --terse --show-types \
 			--ignore MISSING_SIGN_OFF,NO_AUTHOR_SIGN_OFF \

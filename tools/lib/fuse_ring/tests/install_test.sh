@@ -9,10 +9,16 @@
 
 example=/usr/share/doc/libfuse3-dev/examples/hello_ll.c
 
+# both TARGET [VAR=value...]: of the library and of the programs on it
+both()
+{
+	make -C "$tests/.." O="$shared/made" "$@" &&
+		make -C "$tests/../../../fuse" O="$shared/made" "$@"
+}
+
 set_up()
 {
-	make -C "$built/source" O="$shared/made" WERROR=1 PREFIX="$shared/prefix" \
-		install
+	both install WERROR=1 PREFIX="$shared/prefix"
 }
 
 begin_case()
@@ -46,15 +52,13 @@ all_is_there()
 # A distribution has other directories.
 directories_of_others()
 {
-	make -C "$built/source" O="$shared/made" DESTDIR="$dir/root" PREFIX=/usr \
-		LIBDIR=/usr/lib/other install
+	both install DESTDIR="$dir/root" PREFIX=/usr LIBDIR=/usr/lib/other
 	[ "$(PKG_CONFIG_PATH=$dir/root/usr/lib/other/pkgconfig \
 		pkg-config --variable=libdir fuse_ring)" = /usr/lib/other ] ||
 		fail "pkg-config says another directory"
 	[ -e "$dir/root/usr/lib/other/libfuse_ring.so" ] ||
 		fail "the library is in another directory"
-	make -C "$built/source" O="$shared/made" DESTDIR="$dir/root" PREFIX=/usr \
-		LIBDIR=/usr/lib/other uninstall
+	both uninstall DESTDIR="$dir/root" PREFIX=/usr LIBDIR=/usr/lib/other
 	[ -z "$(installed "$dir/root")" ] ||
 		fail "left behind: $(installed "$dir/root")"
 }

@@ -1,14 +1,15 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1 OR BSD-2-Clause
 #
-# Builds the library, boots a kernel and tests the library there: as it is
-# installed, on mounts of passthrough_ring, and on those of file systems that do
+# Builds the library and the programs on it (tools/fuse), boots a kernel and
+# tests them there: as they are installed, on mounts of passthrough_ring, and on those of file systems that do
 # not know of it.
 
 set -u
 export LC_ALL=C
 
 here=$(cd "$(dirname "$0")" && pwd -P)
+top=${here%/tools/lib/fuse_ring/tests}
 all_tests="install passthrough preload real_fs stress"
 
 usage()
@@ -42,6 +43,15 @@ die()
 	exit 1
 }
 
+# program_of TEST
+program_of()
+{
+	case $1 in
+	passthrough)	echo "$top/tools/fuse/tests/passthrough_test.sh" ;;
+	*)		echo "$here/${1}_test.sh" ;;
+	esac
+}
+
 #
 # In the guest
 #
@@ -55,9 +65,9 @@ run_one()
 	echo "# selftests: fuse_ring: $test"
 	if [ "$test" = passthrough ]; then
 		# Its arguments are others than those of the rest.
-		"$here/passthrough_test.sh" -r "$FUSE_RING_BUILT/passthrough_ring" 2>&1
+		"$(program_of passthrough)" -r "$FUSE_RING_BUILT/passthrough_ring" 2>&1
 	else
-		"$here/${test}_test.sh" "$@" 2>&1
+		"$(program_of "$test")" "$@" 2>&1
 	fi | sed -u 's/^/# /'
 	status=${PIPESTATUS[0]}
 	case $status in
@@ -73,7 +83,7 @@ guest()
 	local tests=$1 number=0 test
 
 	shift
-	export FUSE_RING_BUILT=${here%/source/tests}
+	export FUSE_RING_BUILT=${top%/source}
 	echo "TAP version 13"
 	# shellcheck disable=SC2086	# a list of words
 	set_of() { set -- $tests; echo "1..$#"; }
@@ -136,17 +146,25 @@ sshd()
 	}
 }
 
-# copy_source DIR: not what was built, which DIR may be a part of
+# copy_source DIR: as it lies here, but not what was built, which DIR may be a
+# part of
 copy_source()
 {
+	local lib=tools/lib/fuse_ring
+
 	rm -rf "$1"
-	mkdir -p "$1" || exit
-	cp -a "$here"/../{Makefile,*.[ch17],*.in,*.map,tests} "$1/" || exit
+	mkdir -p "$1"/{$lib,tools/fuse} || exit
+	cp -a "$top/$lib"/{Makefile,*.mk,*.[ch7],*.in,*.map,tests} "$1/$lib/" &&
+		cp -a "$top"/tools/fuse/{Makefile,*.[ch1],tests} "$1/tools/fuse/" ||
+		exit
 }
 
 build()
 {
-	make -C "$here/.." O="$obj" all tests >"$obj/build.log" 2>&1 || {
+	{
+		make -C "$here/.." O="$obj" all tests &&
+			make -C "$top/tools/fuse" O="$obj" all tests
+	} >"$obj/build.log" 2>&1 || {
 		tail -n 20 "$obj/build.log" >&2
 		die "the library does not build"
 	}
@@ -162,7 +180,7 @@ build_in_root()
 	local source=/usr/src/fuse_ring
 
 	copy_source "$root$source"
-	chroot "$root" "$source/tests/run.sh" --build "$obj" || exit
+	chroot "$root" "$source/tools/lib/fuse_ring/tests/run.sh" --build "$obj" || exit
 }
 
 # What the guest is to do, for its shell
@@ -183,7 +201,7 @@ guest_command()
 		done
 		printf 'chroot %q ' "$root"
 	fi
-	printf '%q ' "$obj/source/tests/run.sh" --guest "$tests"
+	printf '%q ' "$obj/source/tools/lib/fuse_ring/tests/run.sh" --guest "$tests"
 	echo "$args"
 }
 
@@ -219,7 +237,7 @@ tree=$(realpath "${tree:-$here/../../../..}")
 report=$(realpath -m "${report:-$(mktemp -d)}")
 vmtest=$here/../../../testing/selftests/fuse/vmtest.sh
 for test in $tests; do
-	[ -f "$here/${test}_test.sh" ] || die "there is no test '$test': $all_tests"
+	[ -f "$(program_of "$test")" ] || die "there is no test '$test': $all_tests"
 done
 if [ -n "$root" ]; then
 	obj=${obj:-/var/lib/fuse_ring}
