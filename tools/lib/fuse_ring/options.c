@@ -3,6 +3,7 @@
  * Options, as a struct and as written on a command line
  */
 #define _GNU_SOURCE
+#include <assert.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -20,8 +21,11 @@ static const char * const mode_names[] = {
 	[FUSE_RING_ZERO_COPY] = "zero-copy",
 };
 
+static_assert(FUSE_RING_MAX_POOLS == FUSE_URING_MAX_POOLS,
+	      "the kernel takes another number of pools");
+
 /* Of all pools of a queue together: one number says that there is none. */
-#define MAX_BUFFERS RING_NO_BUFFER
+#define MAX_BUFFERS FUSE_URING_BUF_NONE
 
 #define NR_MODES (FUSE_RING_ZERO_COPY + 1)
 

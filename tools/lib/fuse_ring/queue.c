@@ -11,6 +11,9 @@
 
 #include "queue.h"
 
+/* The bytes of SQE128 for the command, which liburing 2.3 has no name for */
+#define COMMAND_AREA	80
+
 unsigned int queue_count(void)
 {
 	FILE *file = fopen("/sys/devices/system/cpu/possible", "re");
@@ -47,7 +50,7 @@ static size_t pool_bytes(const struct queue_pool *pool)
 
 static bool is_legacy(const struct queue_layout *layout)
 {
-	return !(layout->flags & RING_BUFRING);
+	return !(layout->flags & FUSE_URING_REGISTER_BUFRING);
 }
 
 static size_t header_bytes(const struct queue_layout *layout)
@@ -81,10 +84,10 @@ size_t queue_layout_pinned_bytes(const struct queue_layout *layout)
 	unsigned int pool;
 	size_t bytes = 0;
 
-	if (layout->flags & RING_PINNED_HEADERS)
+	if (layout->flags & FUSE_URING_REGISTER_PINNED_HEADERS)
 		bytes += queue_page_align(header_bytes(layout));
 	for (pool = 0; pool < layout->nr_pools; pool++)
-		if (layout->flags & RING_PINNED_BUFFERS)
+		if (layout->flags & FUSE_URING_REGISTER_PINNED_BUFFERS)
 			bytes += queue_page_align(pool_bytes(&layout->pool[pool]));
 	return bytes;
 }
@@ -196,7 +199,7 @@ void queue_memory_unmap(struct queue_memory *memory)
 	unsigned int pool;
 
 	unmap(&memory->headers);
-	for (pool = 0; pool < RING_MAX_POOLS; pool++) {
+	for (pool = 0; pool < FUSE_URING_MAX_POOLS; pool++) {
 		unmap(&memory->view[pool]);
 		unmap(&memory->pool[pool]);
 	}
@@ -234,7 +237,7 @@ void *queue_memory_payload(const struct queue_memory *memory,
 				     slot);
 	}
 	*size = 0;
-	if (buf_id == RING_NO_BUFFER)
+	if (buf_id == FUSE_URING_BUF_NONE)
 		return NULL;
 	for (pool = 0; pool < layout->nr_pools; pool++) {
 		if (n < layout->pool[pool].nr) {
@@ -269,36 +272,35 @@ void queue_register_fill(struct queue_register *reg,
 		return;
 	}
 	reg->nr_iov = 1 + layout->nr_pools;
-	reg->command.init.max_queue_depth = layout->depth;
-	reg->command.init.nr_extra_pools = layout->nr_pools - 1;
-	reg->command.init.buf_size = layout->pool[0].buf_size;
+	reg->command.max_queue_depth = layout->depth;
+	reg->command.nr_extra_pools = layout->nr_pools - 1;
+	reg->command.buf_size = layout->pool[0].buf_size;
 	reg->iov[0].iov_base = memory->headers.iov_base;
 	reg->iov[0].iov_len = memory->headers.iov_len;
 	for (pool = 0; pool < layout->nr_pools; pool++) {
 		if (pool)
-			reg->command.init.extra_buf_size[pool - 1] =
+			reg->command.extra_buf_size[pool - 1] =
 				layout->pool[pool].buf_size;
 		reg->iov[1 + pool].iov_base = memory->pool[pool].iov_base;
 		reg->iov[1 + pool].iov_len = pool_bytes(&layout->pool[pool]);
 	}
 }
 
-struct ring_command *queue_prep_command(struct io_uring_sqe *sqe, int dev_fd,
-					uint32_t command)
+struct fuse_uring_bufring_req *queue_prep_command(struct io_uring_sqe *sqe,
+						  int dev_fd, uint32_t command)
 {
-	/* liburing 2.3 has no name for the command area of SQE128. */
-	char *area = (char *)sqe + 2 * sizeof(*sqe) - RING_COMMAND_AREA;
+	char *area = (char *)sqe + 2 * sizeof(*sqe) - COMMAND_AREA;
 
 	io_uring_prep_rw(IORING_OP_URING_CMD, sqe, dev_fd, NULL, 0, 0);
 	sqe->cmd_op = command;
 	sqe->__pad1 = 0;
-	return memset(area, 0, RING_COMMAND_AREA);
+	return memset(area, 0, COMMAND_AREA);
 }
 
 void queue_prep_register(struct io_uring_sqe *sqe, int dev_fd,
 			 const struct queue_register *reg)
 {
-	*queue_prep_command(sqe, dev_fd, RING_COMMAND_REGISTER) = reg->command;
+	*queue_prep_command(sqe, dev_fd, FUSE_IO_URING_CMD_REGISTER) = reg->command;
 	sqe->addr = (uintptr_t)reg->iov;
 	sqe->len = reg->nr_iov;
 	sqe->buf_index = reg->slot;
@@ -307,10 +309,10 @@ void queue_prep_register(struct io_uring_sqe *sqe, int dev_fd,
 void queue_prep_commit(struct io_uring_sqe *sqe, int dev_fd, uint16_t qid,
 		       uint64_t commit_id)
 {
-	struct ring_command *command;
+	struct fuse_uring_bufring_req *command;
 
 	command = queue_prep_command(sqe, dev_fd,
-				     RING_COMMAND_COMMIT_AND_FETCH);
+				     FUSE_IO_URING_CMD_COMMIT_AND_FETCH);
 	command->qid = qid;
 	command->commit_id = commit_id;
 }

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1 OR BSD-2-Clause */
 /*
  * One queue: its io_uring, its memory, and the commands that travel between
- * it and the kernel. No threads, no waiting, no policy: the library puts them
- * on top, and so do the kernel's selftests.
+ * it and the kernel. No threads, no waiting, no policy: these are on top of it.
  *
  * All functions of one queue belong to one thread at a time.
  */
@@ -16,6 +15,18 @@
 
 #include "ring_uapi.h"
 
+/*
+ * A header slot: struct fuse_uring_req_header as it is on a buffer ring. A
+ * legacy entry has the same layout, without the number of a buffer.
+ */
+struct ring_header {
+	/* struct fuse_in_header, or struct fuse_out_header */
+	char in_out[FUSE_URING_IN_OUT_HEADER_SZ];
+	/* the struct of the operation */
+	char op_in[FUSE_URING_OP_IN_OUT_SZ];
+	struct fuse_uring_bufring_ent entry;
+};
+
 struct queue_pool {
 	uint32_t buf_size;
 	uint32_t nr;
@@ -26,7 +37,7 @@ struct queue_layout {
 	uint64_t flags;		/* of REGISTER; 0: the legacy way */
 	uint16_t depth;		/* header slots */
 	unsigned int nr_pools;
-	struct queue_pool pool[RING_MAX_POOLS];
+	struct queue_pool pool[FUSE_URING_MAX_POOLS];
 	uint32_t max_payload;	/* the connection's largest */
 	/*
 	 * Bytes before each payload buffer that are the server's own, a
@@ -38,17 +49,21 @@ struct queue_layout {
 
 struct queue_memory {
 	struct iovec headers;
-	struct iovec pool[RING_MAX_POOLS];	/* as the kernel sees them */
+	/* as the kernel sees them */
+	struct iovec pool[FUSE_URING_MAX_POOLS];
 	/* as the server sees them if there is headroom: each buffer after it */
-	struct iovec view[RING_MAX_POOLS];
+	struct iovec view[FUSE_URING_MAX_POOLS];
 };
 
-/* Everything that one REGISTER says */
+/*
+ * Everything that one REGISTER says. The command is the one of a buffer ring:
+ * what others have in common with it is at the same place there.
+ */
 struct queue_register {
-	struct ring_command command;
+	struct fuse_uring_bufring_req command;
 	uint16_t slot;
 	unsigned int nr_iov;
-	struct iovec iov[1 + RING_MAX_POOLS];
+	struct iovec iov[1 + FUSE_URING_MAX_POOLS];
 };
 
 /*
@@ -89,8 +104,8 @@ void queue_register_fill(struct queue_register *reg,
 /*
  * The SQEs. A command area has SQE128's 80 bytes; the caller sets user_data.
  */
-struct ring_command *queue_prep_command(struct io_uring_sqe *sqe, int dev_fd,
-					uint32_t command);
+struct fuse_uring_bufring_req *queue_prep_command(struct io_uring_sqe *sqe,
+						  int dev_fd, uint32_t command);
 void queue_prep_register(struct io_uring_sqe *sqe, int dev_fd,
 			 const struct queue_register *reg);
 void queue_prep_commit(struct io_uring_sqe *sqe, int dev_fd, uint16_t qid,

@@ -43,6 +43,10 @@ enum completion {
  */
 #define MAX_SPARE_ENTRIES 8192
 
+#define PINNED_FLAGS							\
+	(FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_HEADERS | \
+	 FUSE_URING_REGISTER_PINNED_BUFFERS)
+
 /* SQEs; they are submitted before they are more. */
 #define MAX_SQES 1024
 
@@ -369,12 +373,12 @@ static void dispatch(struct fuse_ring_req *req)
 static void take_request(struct fuse_ring_req *req)
 {
 	struct ring_queue *queue = req->queue;
-	const struct ring_entry_header *entry = &req->header->entry;
+	const struct fuse_uring_bufring_ent *entry = &req->header->entry;
 
 	memcpy(&req->in, req->header->in_out, sizeof(req->in));
 	atomic_store(&req->unique, req->in.unique);
 	req->commit_id = entry->commit_id;
-	req->zero_copied = entry->flags & RING_ENTRY_ZERO_COPY;
+	req->zero_copied = entry->flags & FUSE_URING_ENT_ZERO_COPY;
 	req->used = entry->payload_sz;
 	req->payload = queue_memory_payload(&queue->memory, &queue->layout,
 					    req->slot, entry->buf_id,
@@ -617,14 +621,18 @@ static void send_the_rest(struct ring_queue *queue)
 static uint64_t mode_flags(const struct fuse_ring_options *options,
 			   enum fuse_ring_mode mode)
 {
+	uint64_t flags;
+
 	switch (mode) {
 	case FUSE_RING_ZERO_COPY:
-		return RING_PINNED_FLAGS | RING_ZERO_COPY |
-		       (options->zero_copy_all ? 0 : RING_ZERO_COPY_OPT_IN);
+		flags = PINNED_FLAGS | FUSE_URING_REGISTER_ZERO_COPY;
+		if (!options->zero_copy_all)
+			flags |= FUSE_URING_REGISTER_ZERO_COPY_OPT_IN;
+		return flags;
 	case FUSE_RING_PINNED:
-		return RING_PINNED_FLAGS;
+		return PINNED_FLAGS;
 	case FUSE_RING_BUFRING:
-		return RING_BUFRING;
+		return FUSE_URING_REGISTER_BUFRING;
 	default:
 		return 0;
 	}
@@ -751,7 +759,7 @@ static void give_up(struct ring_queue *queue)
 	struct io_uring_sqe *sqe = get_sqe(queue);
 
 	queue_prep_command(sqe, queue->ring->connection.dev_fd,
-			   RING_COMMAND_REGISTER)->qid = queue->qid;
+			   FUSE_IO_URING_CMD_REGISTER)->qid = queue->qid;
 	set_completion(sqe, &queue->reqs[0], COMMAND_DONE);
 	submit_and_look(queue);
 }
@@ -955,7 +963,7 @@ static int best_mode(const struct fuse_ring_connection *connection,
 		     const struct fuse_ring_options *options,
 		     enum fuse_ring_mode *mode)
 {
-	bool bufring = connection->kernel_flags & RING_HAS_BUFRING;
+	bool bufring = connection->kernel_flags & FUSE_HAS_IO_URING_BUFRING;
 
 	*mode = options->mode;
 	if (*mode == FUSE_RING_AUTO) {
@@ -964,7 +972,7 @@ static int best_mode(const struct fuse_ring_connection *connection,
 			*mode = FUSE_RING_LEGACY;
 	}
 	if (*mode == FUSE_RING_OFF ||
-	    !(connection->kernel_flags & RING_OVER_IO_URING) ||
+	    !(connection->kernel_flags & FUSE_OVER_IO_URING) ||
 	    (*mode > FUSE_RING_LEGACY && !bufring))
 		return -EOPNOTSUPP;
 	return 0;
@@ -1025,7 +1033,7 @@ int ring_prepare(struct fuse_ring **result,
 	ring->mode = mode;
 	ring->refused = FUSE_RING_ZERO_COPY;
 	ring->workers.max = options.workers;
-	if (!(connection->kernel_flags & RING_HAS_BUFRING))
+	if (!(connection->kernel_flags & FUSE_HAS_IO_URING_BUFRING))
 		snprintf(ring->why_not_more, sizeof(ring->why_not_more),
 			 "the kernel has no buffer rings");
 

@@ -83,7 +83,7 @@ static void opt_in(const struct fuse_ring_req *req, struct iovec *iov,
 	    iov[1].iov_len < at + sizeof(*open))
 		return;
 	memcpy(copy, iov[1].iov_base, iov[1].iov_len);
-	open->open_flags |= RING_OPEN_ZERO_COPY;
+	open->open_flags |= FOPEN_IO_URING_ZERO_COPY;
 	iov[1].iov_base = copy;
 }
 
@@ -172,8 +172,8 @@ static void agree(struct session *session, struct fuse_init_out *init)
 			 strerror(-err));
 		return;
 	}
-	init->flags |= RING_INIT_EXT;
-	init->flags2 |= RING_OVER_IO_URING >> 32;
+	init->flags |= FUSE_INIT_EXT;
+	init->flags2 |= FUSE_OVER_IO_URING >> 32;
 }
 
 static ssize_t answer_init(struct session *session, struct iovec *iov,
@@ -627,10 +627,10 @@ static int begin(struct session *session, const sigset_t *mask)
 
 	if (first.in.opcode == FUSE_INIT &&
 	    buf.size >= sizeof(first.in) + sizeof(*init) &&
-	    init->flags & RING_INIT_EXT)
+	    init->flags & FUSE_INIT_EXT)
 		session->kernel_flags = init->flags |
 					(uint64_t)init->flags2 << 32;
-	if (session->kernel_flags & RING_OVER_IO_URING) {
+	if (session->kernel_flags & FUSE_OVER_IO_URING) {
 		err = fuse_session_custom_io(session->se, &io, session->fd);
 		if (!err)
 			answers_init = session;

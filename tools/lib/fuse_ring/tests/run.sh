@@ -153,7 +153,8 @@ copy_source()
 	local lib=tools/lib/fuse_ring
 
 	rm -rf "$1"
-	mkdir -p "$1"/{$lib,tools/fuse} || exit
+	mkdir -p "$1"/{$lib,tools/fuse,include/uapi/linux} || exit
+	cp -a "$top/include/uapi/linux/fuse_bufring.h" "$1/include/uapi/linux/" || exit
 	cp -a "$top/$lib"/{Makefile,*.mk,*.[ch7],*.in,*.map,tests} "$1/$lib/" &&
 		cp -a "$top"/tools/fuse/{Makefile,*.[ch1],tests} "$1/tools/fuse/" ||
 		exit
