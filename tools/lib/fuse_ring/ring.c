@@ -958,22 +958,31 @@ static int start_threads(struct fuse_ring *ring)
 	return err;
 }
 
+static bool has_buffer_rings(const struct fuse_ring_connection *connection)
+{
+	return connection->kernel_flags & FUSE_HAS_IO_URING_BUFRING;
+}
+
+bool ring_needs_newer_kernel(const struct fuse_ring_connection *connection,
+			     const struct fuse_ring_options *options)
+{
+	return options->mode > FUSE_RING_LEGACY && !has_buffer_rings(connection);
+}
+
 /* The mode to begin with */
 static int best_mode(const struct fuse_ring_connection *connection,
 		     const struct fuse_ring_options *options,
 		     enum fuse_ring_mode *mode)
 {
-	bool bufring = connection->kernel_flags & FUSE_HAS_IO_URING_BUFRING;
-
 	*mode = options->mode;
 	if (*mode == FUSE_RING_AUTO) {
 		*mode = options->auto_best ?: FUSE_RING_ZERO_COPY;
-		if (!bufring && *mode > FUSE_RING_LEGACY)
+		if (*mode > FUSE_RING_LEGACY && !has_buffer_rings(connection))
 			*mode = FUSE_RING_LEGACY;
 	}
 	if (*mode == FUSE_RING_OFF ||
 	    !(connection->kernel_flags & FUSE_OVER_IO_URING) ||
-	    (*mode > FUSE_RING_LEGACY && !bufring))
+	    ring_needs_newer_kernel(connection, options))
 		return -EOPNOTSUPP;
 	return 0;
 }
@@ -1033,7 +1042,7 @@ int ring_prepare(struct fuse_ring **result,
 	ring->mode = mode;
 	ring->refused = FUSE_RING_ZERO_COPY;
 	ring->workers.max = options.workers;
-	if (!(connection->kernel_flags & FUSE_HAS_IO_URING_BUFRING))
+	if (!has_buffer_rings(connection))
 		snprintf(ring->why_not_more, sizeof(ring->why_not_more),
 			 "the kernel has no buffer rings");
 

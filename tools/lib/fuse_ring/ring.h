@@ -79,6 +79,13 @@ uint64_t ring_find_unique(struct fuse_ring *ring, uint64_t unique, bool *begun);
  */
 uint64_t ring_rounds(struct fuse_ring *ring);
 
+/*
+ * Whether it is for want of buffer rings in the kernel that the mode asked for
+ * cannot be had
+ */
+bool ring_needs_newer_kernel(const struct fuse_ring_connection *connection,
+			     const struct fuse_ring_options *options);
+
 /* Around what must not run beside a handler, if options.serialize is set */
 void ring_begin_handler(struct fuse_ring *ring);
 void ring_end_handler(struct fuse_ring *ring);

@@ -168,8 +168,12 @@ static void agree(struct session *session, struct fuse_init_out *init)
 		if (session->wake_fd >= 0)
 			close(session->wake_fd);
 		session->wake_fd = -1;
-		ring_log(&session->options, "off, io_uring: %s",
-			 strerror(-err));
+		if (ring_needs_newer_kernel(&connection, &session->options))
+			ring_log(&session->options,
+				 "off, the kernel has no buffer rings");
+		else
+			ring_log(&session->options, "off, io_uring: %s",
+				 strerror(-err));
 		return;
 	}
 	init->flags |= FUSE_INIT_EXT;
