@@ -16,7 +16,8 @@ usage()
 	usage: passthrough_test.sh [options] PROGRAM [MODE...]
 	  -o OPTIONS  more options for PROGRAM, as in -o writeback
 	  -t WORD     only the tests with this word in their name
-	  -r          a mode that cannot be had is a failure, not a skip
+	  -r          a mode that cannot be had is a failure, not a skip, unless it
+	              is the kernel that has no buffer rings
 	  -l          list the tests
 	PROGRAM is passthrough_ring as it was built, file_ops lies beside it. MODE
 	is a mode of the ring, all of them unless given. Needs root.
@@ -731,7 +732,7 @@ alone=(locks_of_the_source changes_of_the_source
 	files_of_another_file_system temporary_files forgets_every_file
 	forgets_while_others_look_up)
 
-# Servers of their own, without a mode
+# Servers of their own, without a mode or in the one that follows
 
 # Another way to start the server
 start()
@@ -817,33 +818,39 @@ mounts_on_its_own_source()
 	within 30 no_process || complain 'the server stays'
 }
 
+# start_in MODE SOURCE [OPTION...]: a server that has this mode
+start_in()
+{
+	if ! start_server "$@"; then
+		complain "it cannot be mounted: $(head -n 1 "$work/server.log")"
+		return 1
+	fi
+	has_mode "$1" && return
+	stop_server
+	return 1
+}
+
 # The one who unlocks needs an entry, too.
 lets_locks_go_in_one_thread()
 {
-	local mode
-
-	for mode in pinned legacy; do
-		start "$program" -s -o ring=$mode,ring_depth=1 "$src" "$mnt" || return
-		(cd "$mnt" && timeout 30 taskset -c 0 "$file_ops" many-waiters file 3) \
-			>"$work/out" 2>&1 || complain "$mode: waiters hang"
-		rm -f "$mnt/file"
-		unmount_alone
-	done
+	start_in "$1" "$src" -s -o ring_depth=1 || return
+	(cd "$mnt" && timeout 30 taskset -c 0 "$file_ops" many-waiters file 3) \
+		>"$work/out" 2>&1 || complain 'waiters hang'
+	rm -f "$mnt/file"
+	stop_server
 }
 
 # Some of them cannot be zero-copied, and have no size.
 shows_files_of_the_kernel()
 {
-	local mode file
+	local file
 
-	for mode in zero-copy pinned; do
-		start "$program" -o ring=$mode,cache=never /proc "$mnt" || return
-		for file in version 1/status; do
-			[ "$(head -n 1 "$mnt/$file")" = "$(head -n 1 "/proc/$file")" ] ||
-				complain "$mode: $file is something else"
-		done
-		unmount_alone
+	start_in "$1" /proc -o cache=never || return
+	for file in version 1/status; do
+		[ "$(head -n 1 "$mnt/$file")" = "$(head -n 1 "/proc/$file")" ] ||
+			complain "$file is something else"
 	done
+	stop_server
 }
 
 is_not_shown_in_itself()
@@ -928,9 +935,10 @@ no_process_of_user()
 }
 
 servers=(says_what_is_wrong goes_into_the_background mounts_on_its_own_source
-	lets_locks_go_in_one_thread shows_files_of_the_kernel
 	is_not_shown_in_itself keeps_access_control_lists ends_at_a_signal
-	ends_while_a_lock_is_waited_for serves_an_ordinary_user)
+	ends_while_a_lock_is_waited_for serves_an_ordinary_user
+	lets_locks_go_in_one_thread\ {off,legacy,pinned}
+	shows_files_of_the_kernel\ {off,legacy,pinned,zero-copy})
 
 # What the options of this run rule out
 
@@ -983,11 +991,12 @@ mounted_or_ended()
 	mounted || ended
 }
 
+# start_server MODE [SOURCE [OPTION...]]
 server=''
 start_server()
 {
-	"$program" -f -o "ring=$1,allow_other${options:+,$options}" \
-		"$src" "$mnt" >"$work/server.log" 2>&1 &
+	"$program" -f -o "ring=$1,allow_other${options:+,$options}" "${@:3}" \
+		"${2:-$src}" "$mnt" >"$work/server.log" 2>&1 &
 	server=$!
 	within 30 mounted_or_ended && mounted
 }
@@ -997,6 +1006,35 @@ mode_in_use()
 {
 	timeout 60 stat "$mnt" >/dev/null || return
 	sed -n 's/^[a-z_]*: \([a-z-]*\).*/\1/p' "$work/server.log" | head -n 1
+}
+
+# Of a kernel that does not have it, it cannot be had.
+lacks_buffer_rings()
+{
+	head -n 1 "$work/server.log" | grep -q 'the kernel has no buffer rings$'
+}
+
+# has_mode MODE: the server has it, which it says. If not, it is to be skipped
+# or complained about.
+has_mode()
+{
+	local mode=$1 got
+
+	got=$(mode_in_use)
+	case $mode,$got in
+	off,legacy|off,bufring|off,pinned|off,zero-copy)
+		complain "it was to be off: $(head -n 1 "$work/server.log")"
+		return 1 ;;
+	off,*|auto,zero-copy|"$mode,$mode")
+		return 0 ;;
+	auto,*)	[ -n "$strict" ] || return 0
+		[ "$got" != legacy ] || ! lacks_buffer_rings || return 0 ;;
+	esac
+	if [ -z "$strict" ] || { [ "$got" = off ] && lacks_buffer_rings; }; then
+		skip=$(head -n 1 "$work/server.log")
+		return 1
+	fi
+	complain "$mode: $(head -n 1 "$work/server.log")"
 }
 
 abort_connection()
@@ -1042,9 +1080,10 @@ run_test()
 		return
 	fi
 	begin=$SECONDS
+	# shellcheck disable=SC2086	# with its mode, if it has one
 	case " ${compared[*]} " in
 	*" $test "*)	compare "$test" ;;
-	*)		"$test" ;;
+	*)		$test ;;
 	esac
 	[ $((SECONDS - begin)) -lt 10 ] || echo "# $((SECONDS - begin)) seconds"
 	if [ -z "$why" ]; then
@@ -1072,19 +1111,19 @@ run_servers()
 
 run_mode()
 {
-	local mode=$1 got test
+	local mode=$1 test
 
 	if ! start_server "$mode"; then
 		sed 's/^/# /' "$work/server.log"
 		result 'not ok' "$mode: it can be mounted"
 		return
 	fi
-	got=$(mode_in_use)
-	if [ "$mode" != auto ] && [ "$mode" != off ] && [ "$got" != "$mode" ]; then
-		if [ -n "$strict" ]; then
-			result 'not ok' "$mode: $(head -n 1 "$work/server.log")"
+	skip='' why=''
+	if ! has_mode "$mode"; then
+		if [ -n "$skip" ]; then
+			result ok "$mode # SKIP $skip"
 		else
-			result ok "$mode # SKIP $(head -n 1 "$work/server.log")"
+			result 'not ok' "$why"
 		fi
 		stop_server
 		return

@@ -35,10 +35,14 @@ need_program()
 		skip "$1 is not linked to libfuse3, which the library works with"
 }
 
-# The mode that is to come of what is asked for, for root
-mode_of()
+# expect_asked MODE: the server, which is root's, got what was asked for.
+expect_asked()
 {
-	[ "$1" = auto ] && echo pinned || echo "$1"
+	if [ "$1" = auto ]; then
+		expect_auto pinned "$server"
+	else
+		expect_mode "$1" "$server"
+	fi
 }
 
 compare()
@@ -125,7 +129,7 @@ sshfs_works()
 		-o IdentityFile="$etc/user_key" -o UserKnownHostsFile="$etc/known_hosts" \
 		-F /dev/null -o BatchMode=yes
 	await_mount "$mnt"
-	expect_mode "$(mode_of "$mode")" "$server"
+	expect_asked "$mode"
 	check_writable "$dir/backing"
 	stop_server "$mnt"
 }
@@ -143,7 +147,7 @@ squashfuse_works()
 	mksquashfs "$shared/tree" "$dir/image" -quiet -no-progress -noI -Xcompression-level 1
 	serve "$mode" "$program" -f "$dir/image" "$mnt"
 	await_mount "$mnt"
-	expect_mode "$(mode_of "$mode")" "$server"
+	expect_asked "$mode"
 	compare "$shared/tree" "$mnt" xattr
 	forget_caches "$mnt"
 	# By several at once
@@ -170,7 +174,7 @@ fuse_overlayfs_works()
 	serve "$mode" fuse-overlayfs -f \
 		-o "lowerdir=$dir/lower,upperdir=$dir/upper,workdir=$dir/work" "$mnt"
 	await_mount "$mnt"
-	expect_mode "$(mode_of "$mode")" "$server"
+	expect_asked "$mode"
 	compare "$shared/tree" "$mnt/below" xattr
 	check_writable "$dir/upper" xattr
 	# Now what is in the lower layer: copied up, hidden, renamed
@@ -194,7 +198,7 @@ fuse2fs_works()
 	mke2fs -q -t ext4 "$dir/image"
 	serve "$mode" fuse2fs -f -o fakeroot "$dir/image" "$mnt"
 	await_mount "$mnt"
-	expect_mode "$(mode_of "$mode")" "$server"
+	expect_asked "$mode"
 	check_writable "$mnt"
 	stop_server "$mnt"
 	e2fsck -fn "$dir/image" || fail "the image is damaged"
@@ -222,7 +226,7 @@ notifications_work()
 	need_example notify_store_retrieve
 	serve "$mode" "$built/examples/notify_store_retrieve" -f --update-interval=1 "$mnt"
 	await_mount "$mnt"
-	expect_mode "$(mode_of "$mode")" "$server"
+	expect_asked "$mode"
 	before=$(cat "$mnt/current_time")
 	[ -n "$before" ] || fail "the file is empty"
 	within 30 differs "$before" "$mnt/current_time" ||
@@ -246,7 +250,7 @@ hello_works()
 	chmod 444 "$dir/expected/hello"
 	serve "$mode" "$built/examples/$program" -f "$mnt"
 	await_mount "$mnt"
-	expect_mode "$(mode_of "$mode")" "$server"
+	expect_asked "$mode"
 	compare "$dir/expected" "$mnt"
 	! cat "$mnt/missing" 2>/dev/null || fail "a missing file can be read"
 	stop_server "$mnt"
@@ -262,12 +266,12 @@ passthrough_ll_works()
 	ulimit -n 65536
 	serve "$mode" "$built/examples/passthrough_ll" -f -o "source=$dir/backing,xattr" "$mnt"
 	await_mount "$mnt"
-	expect_mode "$(mode_of "$mode")" "$server"
+	expect_asked "$mode"
 	check_writable "$dir/backing" xattr
 	stop_server "$mnt"
 }
 
-for mode in auto pinned off; do
+for mode in auto pinned legacy off; do
 	test_case "sshfs.$mode" 900 sshfs_works $mode
 	test_case "squashfuse.$mode" 600 squashfuse_works squashfuse $mode
 	test_case "squashfuse_ll.$mode" 600 squashfuse_works squashfuse_ll $mode
