@@ -25,15 +25,15 @@ FIXTURE(bad_reply)
 	struct fuse_mount mount;
 	struct test_fs fs;
 	struct client client;
-	struct ring_request request;
+	struct server_request request;
 };
 
 FIXTURE_VARIANT(bad_reply)
 {
-	struct ring_mode mode;
+	struct queue_mode mode;
 };
 
-FIXTURE_VARIANT_ADD(bad_reply, legacy)
+FIXTURE_VARIANT_ADD(bad_reply, entries)
 {
 	.mode = { .depth = 2 },
 };
@@ -103,7 +103,7 @@ static void check_client(struct __test_metadata *_metadata,
 		EXPECT_EQ(0, mount_works(&self->mount));
 }
 
-static int commit_with_size(struct ring_request *request, __u32 payload_sz)
+static int commit_with_size(struct server_request *request, __u32 payload_sz)
 {
 	request_fill_reply(request, 0, NULL, 0);
 	request->header->ring_ent_in_out.payload_sz = payload_sz;
@@ -155,7 +155,7 @@ TEST_F(bad_reply, a_payload_shorter_than_the_reply_must_be_fails_the_request)
 	check_client(_metadata, self, -EINVAL);
 }
 
-static int commit_with_header(struct ring_request *request, int error,
+static int commit_with_header(struct server_request *request, int error,
 			      __u64 unique)
 {
 	struct fuse_out_header out = {
@@ -239,7 +239,7 @@ TEST_F(bad_reply, a_notification_fails_the_request)
 
 TEST_F(bad_reply, a_wrong_commit_id_is_refused_and_the_request_stays)
 {
-	struct ring_request *request = &self->request;
+	struct server_request *request = &self->request;
 
 	request_fill_reply(request, 0, NULL, 0);
 	EXPECT_EQ(-ENOENT, queue_send_commit(request->queue, request->slot,
@@ -252,7 +252,7 @@ TEST_F(bad_reply, a_wrong_commit_id_is_refused_and_the_request_stays)
 
 TEST_F(bad_reply, a_second_commit_is_refused)
 {
-	struct ring_request *request = &self->request;
+	struct server_request *request = &self->request;
 
 	EXPECT_EQ(0, request_reply(request, 0, NULL, 7));
 	EXPECT_EQ(-ENOENT, queue_send_commit(request->queue, request->slot,
@@ -263,7 +263,7 @@ TEST_F(bad_reply, a_second_commit_is_refused)
 
 TEST_F(bad_reply, a_queue_number_over_the_cpus_is_refused)
 {
-	struct ring_request *request = &self->request;
+	struct server_request *request = &self->request;
 
 	request_fill_reply(request, 0, NULL, 0);
 	EXPECT_EQ(-EINVAL, queue_send_commit(request->queue, request->slot,
@@ -277,7 +277,7 @@ TEST_F(bad_reply, a_queue_number_over_the_cpus_is_refused)
 
 TEST_F(bad_reply, another_queue_number_is_refused)
 {
-	struct ring_request *request = &self->request;
+	struct server_request *request = &self->request;
 
 	if (self->mount.nr_queues < 2)
 		SKIP(return, "one possible CPU makes only one queue");
@@ -326,7 +326,7 @@ TEST_F_TIMEOUT(bad_reply, a_header_that_changes_while_it_is_read_does_no_harm,
 
 	ASSERT_EQ(0, pthread_create(&thread, NULL, scribble, &scribbler));
 	for (round = 0; round < 50; round++) {
-		struct ring_request *request = &self->request;
+		struct server_request *request = &self->request;
 		struct fuse_out_header out = {
 			.len = sizeof(out), .unique = request->in.unique,
 		};
@@ -367,10 +367,10 @@ FIXTURE(small_payload)
 
 FIXTURE_VARIANT(small_payload)
 {
-	struct ring_mode mode;
+	struct queue_mode mode;
 };
 
-FIXTURE_VARIANT_ADD(small_payload, legacy)
+FIXTURE_VARIANT_ADD(small_payload, entries)
 {
 	.mode = { .depth = 2 },
 };
@@ -419,7 +419,7 @@ static long get_large_value(void *arg)
 /* What the client gets when the server claims a reply of so many bytes */
 static long result_of_claim(struct fuse_mount *mount, __u32 payload_sz)
 {
-	struct ring_request request;
+	struct server_request request;
 	struct client client;
 	int err;
 

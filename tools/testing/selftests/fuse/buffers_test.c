@@ -22,24 +22,24 @@
 #define NONE FUSE_URING_BUF_NONE
 #define MAX_CLIENTS 16
 
-static const struct ring_mode one_buffer = {
+static const struct queue_mode one_buffer = {
 	.depth = 4, .nr_pools = 1, .pool = { { MIB, 1 } },
 };
 
-static const struct ring_mode two_buffers = {
+static const struct queue_mode two_buffers = {
 	.depth = 3, .nr_pools = 1, .pool = { { MIB, 2 } },
 };
 
-static const struct ring_mode three_buffers = {
+static const struct queue_mode three_buffers = {
 	.depth = 4, .nr_pools = 1, .pool = { { MIB, 3 } },
 };
 
-static const struct ring_mode small_and_large = {
+static const struct queue_mode small_and_large = {
 	.depth = 4, .nr_pools = 2, .pool = { { 128, 1 }, { MIB, 1 } },
 };
 
 /* Ids: 0 and 1, 2 and 3, 4 and 5 */
-static const struct ring_mode three_pools = {
+static const struct queue_mode three_pools = {
 	.depth = 8, .nr_pools = 3,
 	.pool = { { 128, 2 }, { 4 * KIB, 2 }, { MIB, 2 } },
 };
@@ -64,7 +64,7 @@ FIXTURE_SETUP(buffers)
 {
 	const char *impossible = ring_tests_impossible();
 	/* Of all of them it has the most memory. */
-	struct ring_mode mode = three_buffers;
+	struct queue_mode mode = three_buffers;
 
 	if (impossible)
 		SKIP(return, "%s", impossible);
@@ -126,7 +126,7 @@ static void start_waiting(struct __test_metadata *_metadata,
 	ASSERT_EQ(0, client_wait_asleep(&call->client));
 }
 
-static size_t size_of(const struct ring_request *request)
+static size_t size_of(const struct server_request *request)
 {
 	struct fuse_getxattr_in in;
 
@@ -139,7 +139,7 @@ static size_t size_of(const struct ring_request *request)
 /* The next request must be this one; returns its buffer. */
 static unsigned int arrives(struct __test_metadata *_metadata,
 			    FIXTURE_DATA(buffers) * self,
-			    struct ring_request *request, size_t size)
+			    struct server_request *request, size_t size)
 {
 	ASSERT_EQ(0, mount_wait(&self->mount, request, WAIT_MS)) {
 		TH_LOG("waiting for the request of %zu bytes", size);
@@ -151,7 +151,7 @@ static unsigned int arrives(struct __test_metadata *_metadata,
 
 /* Answers with as many bytes as asked for, which checks the buffer's size. */
 static void answer(struct __test_metadata *_metadata,
-		   struct ring_request *request)
+		   struct server_request *request)
 {
 	static char value[64 * KIB];
 	size_t size = size_of(request);
@@ -167,7 +167,7 @@ static void finish(struct __test_metadata *_metadata, struct call *call)
 static void serve(struct __test_metadata *_metadata,
 		  FIXTURE_DATA(buffers) * self,
 		  const FIXTURE_VARIANT(buffers) * variant,
-		  struct ring_mode mode)
+		  struct queue_mode mode)
 {
 	mode.flags = variant->flags;
 	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &mode));
@@ -176,7 +176,7 @@ static void serve(struct __test_metadata *_metadata,
 /* Of each queue only the first entry */
 static void serve_one_entry(struct __test_metadata *_metadata,
 			    FIXTURE_DATA(buffers) * self,
-			    const struct ring_mode *mode)
+			    const struct queue_mode *mode)
 {
 	unsigned int qid;
 
@@ -204,7 +204,7 @@ TEST_F(buffers, a_request_gets_a_buffer_of_the_smallest_pool_that_fits)
 		{ 129, 2 }, { 4095, 2 }, { 4096, 2 },
 		{ 4097, 4 }, { 64 * KIB, 4 },
 	};
-	struct ring_request request;
+	struct server_request request;
 	struct call call;
 	unsigned int n;
 
@@ -232,7 +232,7 @@ TEST_F(buffers, what_a_request_carries_counts_as_well_as_its_reply)
 	static const size_t sizes[] = { 126, 127, 4094, 4095 };
 	static const unsigned int first_ids[] = { 0, 2, 2, 4 };
 	struct call call = { .path = self->mount.dir };
-	struct ring_request request;
+	struct server_request request;
 	unsigned int n;
 
 	SERVE(three_pools);
@@ -251,7 +251,7 @@ TEST_F(buffers, what_a_request_carries_counts_as_well_as_its_reply)
 
 TEST_F(buffers, a_request_without_data_gets_none)
 {
-	struct ring_request request;
+	struct server_request request;
 	struct call call;
 
 	SERVE(three_buffers);
@@ -265,7 +265,7 @@ TEST_F(buffers, a_request_without_data_gets_none)
 TEST_F(buffers, an_exhausted_pool_overflows_into_the_next_larger)
 {
 	static const unsigned int first_ids[] = { 0, 0, 2, 2, 4, 4 };
-	struct ring_request request[6];
+	struct server_request request[6];
 	struct call call[6];
 	unsigned int n, ids = 0;
 
@@ -287,7 +287,7 @@ TEST_F(buffers, an_exhausted_pool_overflows_into_the_next_larger)
 
 TEST_F(buffers, the_buffer_freed_last_is_used_first)
 {
-	struct ring_request request[3], again[2];
+	struct server_request request[3], again[2];
 	struct call call[3], next[2];
 	unsigned int n, id[3];
 
@@ -313,7 +313,7 @@ TEST_F(buffers, the_buffer_freed_last_is_used_first)
 
 TEST_F(buffers, a_request_without_data_overtakes_one_that_lacks_a_buffer)
 {
-	struct ring_request holder, overtaker, waiter;
+	struct server_request holder, overtaker, waiter;
 	struct call a, b, c;
 
 	SERVE(one_buffer);
@@ -336,7 +336,7 @@ TEST_F(buffers, a_request_without_data_overtakes_one_that_lacks_a_buffer)
 
 TEST_F(buffers, a_returned_buffer_reaches_a_waiting_request_on_an_idle_entry)
 {
-	struct ring_request holder[2], other, waiter;
+	struct server_request holder[2], other, waiter;
 	struct call a, b, c, d, e;
 
 	/* Entries: a and b hold two, c, without data, takes the third. */
@@ -369,7 +369,7 @@ TEST_F(buffers, a_returned_buffer_reaches_a_waiting_request_on_an_idle_entry)
 
 TEST_F(buffers, waiting_requests_are_served_in_order)
 {
-	struct ring_request request;
+	struct server_request request;
 	struct call call[5];
 	unsigned int n;
 
@@ -389,7 +389,7 @@ TEST_F(buffers, waiting_requests_are_served_in_order)
 
 TEST_F(buffers, a_small_request_takes_a_larger_buffer_that_comes_free)
 {
-	struct ring_request small, large, waiter;
+	struct server_request small, large, waiter;
 	struct call a, b, c;
 
 	SERVE(small_and_large);
@@ -409,7 +409,7 @@ TEST_F(buffers, a_small_request_takes_a_larger_buffer_that_comes_free)
 
 TEST_F(buffers, a_large_request_waits_for_a_buffer_that_holds_it)
 {
-	struct ring_request small, large, waiter;
+	struct server_request small, large, waiter;
 	struct call a, b, c, d;
 
 	SERVE(small_and_large);
@@ -437,8 +437,8 @@ TEST_F(buffers, a_large_request_waits_for_a_buffer_that_holds_it)
 
 TEST_F(buffers, an_entry_that_is_added_serves_what_waits_for_one)
 {
-	struct ring_request request[2];
-	struct ring_mode mode = three_buffers;
+	struct server_request request[2];
+	struct queue_mode mode = three_buffers;
 	struct call a, b;
 
 	mode.flags = variant->flags;
@@ -457,7 +457,7 @@ TEST_F(buffers, an_entry_that_is_added_serves_what_waits_for_one)
 
 TEST_F(buffers, a_client_killed_while_it_waits_for_a_buffer_is_forgotten)
 {
-	struct ring_request request;
+	struct server_request request;
 	struct call a, b, c;
 
 	SERVE(one_buffer);
@@ -477,7 +477,7 @@ TEST_F(buffers, a_client_killed_while_it_waits_for_a_buffer_is_forgotten)
 
 TEST_F(buffers, an_answer_to_an_interrupted_client_returns_its_buffer)
 {
-	struct ring_request request;
+	struct server_request request;
 	struct call a, b;
 
 	SERVE(one_buffer);
@@ -512,7 +512,7 @@ TEST_F(buffers, a_signal_with_a_handler_takes_no_request_back)
 {
 	struct call a = { .path = self->mount.dir, .size = 10 };
 	struct call b = { .path = self->mount.dir, .size = 11 };
-	struct ring_request request;
+	struct server_request request;
 
 	SERVE(one_buffer);
 	ASSERT_EQ(0, client_start(&a.client, self->cpu,
@@ -539,7 +539,7 @@ TEST_F(buffers, a_signal_with_a_handler_takes_no_request_back)
 
 TEST_F(buffers, an_abort_frees_those_who_wait_for_a_buffer)
 {
-	struct ring_request request;
+	struct server_request request;
 	struct call a, b, c;
 
 	SERVE(one_buffer);
@@ -558,9 +558,9 @@ TEST_F(buffers, an_abort_frees_those_who_wait_for_a_buffer)
  * until it looks, which it never does: it ends with a request on its way.
  */
 struct second_server {
-	struct ring_queue queue;
+	struct server_queue queue;
 	struct fuse_mount *mount;
-	const struct ring_mode *mode;
+	const struct queue_mode *mode;
 	unsigned int qid;
 	pthread_barrier_t barrier;
 	pthread_t thread;
@@ -605,9 +605,9 @@ static void end_second(struct __test_metadata *_metadata,
 
 TEST_F(buffers, a_buffer_of_an_entry_that_is_gone_reaches_one_who_waits)
 {
-	struct ring_mode mode = one_buffer;
+	struct queue_mode mode = one_buffer;
 	struct second_server second = { .mode = &mode };
-	struct ring_request request;
+	struct server_request request;
 	struct call a, b;
 
 	mode.flags = variant->flags;
@@ -688,7 +688,7 @@ TEST_F_TIMEOUT(buffers, a_request_times_out_while_it_waits_for_a_buffer,
 	const struct mount_options options = {
 		.max_background = 1, .request_timeout = TIMEOUT_S,
 	};
-	struct ring_request release, request;
+	struct server_request release, request;
 	struct client closer, writer;
 	struct call call;
 	__u64 begin;
@@ -767,7 +767,7 @@ static long use_everything(void *arg)
 
 static void use_with_few_buffers(struct __test_metadata *_metadata,
 				 FIXTURE_DATA(buffers) * self,
-				 const struct ring_mode *mode)
+				 const struct queue_mode *mode)
 {
 	struct client client[4];
 	unsigned int n;
@@ -784,7 +784,7 @@ static void use_with_few_buffers(struct __test_metadata *_metadata,
 
 TEST_F_TIMEOUT(buffers, one_buffer_serves_many_clients, SLOW_TEST_S)
 {
-	struct ring_mode mode = one_buffer;
+	struct queue_mode mode = one_buffer;
 
 	mode.flags = variant->flags;
 	mode.depth = 8;
@@ -794,7 +794,7 @@ TEST_F_TIMEOUT(buffers, one_buffer_serves_many_clients, SLOW_TEST_S)
 TEST_F_TIMEOUT(buffers, one_buffer_per_pool_serves_many_clients,
 	       SLOW_TEST_S)
 {
-	struct ring_mode mode = {
+	struct queue_mode mode = {
 		.flags = variant->flags, .depth = 16, .nr_pools = 4,
 		.pool = { { 128, 1 }, { 4 * KIB, 1 }, { 128 * KIB, 1 },
 			  { MIB, 1 } },

@@ -76,7 +76,7 @@ static long client_reads_symlink(struct fuse_mount *mount)
 	return client_call(read_symlink, mount_path(mount, "link"));
 }
 
-static const struct ring_mode legacy = { .depth = 1 };
+static const struct queue_mode entries = { .depth = 1 };
 
 TEST_F(detect, io_uring_is_offered_when_the_parameter_allows_it)
 {
@@ -94,7 +94,7 @@ TEST_F(detect, io_uring_is_not_offered_when_the_parameter_forbids_it)
 	ASSERT_EQ(0, mount_open(&self->mount, &options));
 	EXPECT_EQ(0, self->mount.init_flags & (1ULL << 41));
 	EXPECT_EQ(0, self->mount.init_flags & (1ULL << 60));
-	ASSERT_EQ(0, queue_open(&self->mount, 0, &legacy));
+	ASSERT_EQ(0, queue_open(&self->mount, 0, &entries));
 	EXPECT_EQ(-EOPNOTSUPP, queue_register(&self->mount.queues[0], 0));
 	EXPECT_EQ(LINK_LENGTH, client_reads_symlink(&self->mount));
 }
@@ -113,7 +113,7 @@ TEST_F(detect, a_server_that_does_not_want_io_uring_is_served_by_the_device)
 	const struct mount_options options = { .no_uring = true };
 
 	ASSERT_EQ(0, mount_open(&self->mount, &options));
-	ASSERT_EQ(0, queue_open(&self->mount, 0, &legacy));
+	ASSERT_EQ(0, queue_open(&self->mount, 0, &entries));
 	EXPECT_EQ(-EOPNOTSUPP, queue_register(&self->mount.queues[0], 0));
 	EXPECT_EQ(LINK_LENGTH, client_reads_symlink(&self->mount));
 	EXPECT_LT(0, self->mount.device_requests);
@@ -126,7 +126,7 @@ TEST_F(detect, requests_wait_until_every_queue_has_an_entry)
 	ASSERT_EQ(0, mount_open(&self->mount, NULL));
 	ASSERT_EQ(0, client_start(&client, ANY_CPU, read_symlink,
 				  mount_path(&self->mount, "link")));
-	ASSERT_EQ(0, test_fs_serve(&self->fs, &self->mount, &legacy,
+	ASSERT_EQ(0, test_fs_serve(&self->fs, &self->mount, &entries,
 				   RING_FLAGS));
 	EXPECT_EQ(LINK_LENGTH, client_wait(&client, WAIT_MS));
 	EXPECT_EQ(0, self->mount.device_requests);

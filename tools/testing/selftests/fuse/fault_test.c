@@ -31,11 +31,11 @@ FIXTURE(fault)
 
 FIXTURE_VARIANT(fault)
 {
-	struct ring_mode mode;
+	struct queue_mode mode;
 	long pinned_kib;	/* of one queue */
 };
 
-FIXTURE_VARIANT_ADD(fault, legacy)
+FIXTURE_VARIANT_ADD(fault, entries)
 {
 	.mode = { .depth = DEPTH },
 };
@@ -143,7 +143,7 @@ static bool disarm_fault(void)
 	return happened;
 }
 
-static int open_queues(struct fuse_mount *mount, const struct ring_mode *mode)
+static int open_queues(struct fuse_mount *mount, const struct queue_mode *mode)
 {
 	unsigned int qid;
 	int err = 0;
@@ -167,7 +167,7 @@ static int register_rest(struct fuse_mount *mount)
 
 TEST_F_TIMEOUT(fault, every_allocation_of_register_may_fail, SLOW_TEST_S)
 {
-	struct ring_queue *queue;
+	struct server_queue *queue;
 	bool happened = true;
 	unsigned int nth;
 	int err, again;
@@ -231,7 +231,7 @@ static long use_file(void *arg)
 static bool serve_with_fault(FIXTURE_DATA(fault) * self,
 			     const struct client *client, unsigned int nth)
 {
-	struct ring_request request;
+	struct server_request request;
 
 	arm_fault(nth);
 	while (client_runs(client) && !fault_happened())

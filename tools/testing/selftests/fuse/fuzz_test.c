@@ -101,14 +101,14 @@ static void bend(struct chance *chance, void *memory, size_t len)
 struct fuzzer {
 	struct fuse_mount mount;
 	struct test_fs fs;
-	struct ring_mode mode;
+	struct queue_mode mode;
 	unsigned int seed;
 	unsigned int operations;
 	unsigned int round;
 	struct chance chance;
 
 	/* requests that the server does not answer yet */
-	struct ring_request held[64];
+	struct server_request held[64];
 	unsigned int nr_held;
 	__u64 last_commit_id;	/* of one that was executed at once */
 	bool over;	/* the server has ended what it served */
@@ -195,7 +195,7 @@ FIXTURE_SETUP(fuzz)
 	if (impossible)
 		SKIP(return, "%s", impossible);
 	ASSERT_EQ(0, close_mount(fuzzer));
-	fuzzer->mode = (struct ring_mode) {
+	fuzzer->mode = (struct queue_mode) {
 		.flags = variant->flags, .depth = DEPTH, .nr_pools = 2,
 		.pool = { { 4 * KIB, 2 }, { MAX_WRITE, 2 } },
 	};
@@ -355,15 +355,15 @@ static long use_mount(void *arg)
  * Memory that the server shares with the kernel
  */
 
-static struct ring_queue *any_queue(struct fuzzer *fuzzer, struct chance *chance)
+static struct server_queue *any_queue(struct fuzzer *fuzzer, struct chance *chance)
 {
-	struct ring_queue *queue;
+	struct server_queue *queue;
 
 	queue = &fuzzer->mount.queues[pick(chance, fuzzer->mount.nr_queues)];
 	return queue->open ? queue : NULL;
 }
 
-static void scribble_header(struct chance *chance, struct ring_queue *queue)
+static void scribble_header(struct chance *chance, struct server_queue *queue)
 {
 	struct fuse_uring_req_header *header = queue->memory.headers.iov_base;
 
@@ -381,7 +381,7 @@ static void scribble_header(struct chance *chance, struct ring_queue *queue)
 	}
 }
 
-static void scribble(struct chance *chance, struct ring_queue *queue)
+static void scribble(struct chance *chance, struct server_queue *queue)
 {
 	struct iovec *pool = &queue->memory.pool[pick(chance, FUSE_URING_MAX_POOLS)];
 
@@ -394,7 +394,7 @@ static void scribble(struct chance *chance, struct ring_queue *queue)
 static void *scribble_when_told(void *arg)
 {
 	struct fuzzer *fuzzer = arg;
-	struct ring_queue *queue;
+	struct server_queue *queue;
 	eventfd_t times;
 
 	while (!eventfd_read(fuzzer->scribble_fd, &times)) {
@@ -434,7 +434,7 @@ static int stop_scribbler(struct fuzzer *fuzzer)
  * it back, before this server looks at it again. Pinned memory must stay the
  * same pages: the kernel does not notice when it is mapped anew.
  */
-static void take_memory_away(struct fuzzer *fuzzer, struct ring_queue *queue)
+static void take_memory_away(struct fuzzer *fuzzer, struct server_queue *queue)
 {
 	struct chance *chance = &fuzzer->chance;
 	bool headers = once_in(chance, 2);
@@ -461,7 +461,7 @@ static void take_memory_away(struct fuzzer *fuzzer, struct ring_queue *queue)
 	pthread_mutex_unlock(&fuzzer->memory);
 }
 
-static void change_fixed_buffers(struct fuzzer *fuzzer, struct ring_queue *queue)
+static void change_fixed_buffers(struct fuzzer *fuzzer, struct server_queue *queue)
 {
 	struct chance *chance = &fuzzer->chance;
 	struct iovec iov = {};
@@ -511,22 +511,22 @@ static const void *odd_address(struct chance *chance, const void *good)
 }
 
 /* One thing of it, or nothing, is not as it should be. */
-static void bend_register(struct fuzzer *fuzzer, struct ring_register *reg)
+static void bend_register(struct fuzzer *fuzzer, struct server_command *reg)
 {
 	struct chance *chance = &fuzzer->chance;
-	__u16 qid = reg->cmd.qid;
+	__u16 qid = reg->bufring.qid;
 	struct iovec *iov = &reg->iov[pick(chance, 2)];
 
 	switch (pick(chance, 8)) {
 	case 0:
-		bend(chance, &reg->cmd, sizeof(reg->cmd));
+		bend(chance, &reg->bufring, sizeof(reg->bufring));
 		break;
 	case 1:
-		reg->cmd.flags ^= 1ULL << pick(chance, 6);
+		reg->bufring.flags ^= 1ULL << pick(chance, 6);
 		break;
 	case 2:
-		bend(chance, &reg->cmd.buf_size,
-		     sizeof(reg->cmd) - offsetof(struct fuse_uring_bufring_req, buf_size));
+		bend(chance, &reg->bufring.buf_size,
+		     sizeof(reg->bufring) - offsetof(struct fuse_uring_bufring_req, buf_size));
 		break;
 	case 3:
 		reg->slot = odd_number(chance);
@@ -545,8 +545,8 @@ static void bend_register(struct fuzzer *fuzzer, struct ring_register *reg)
 		reg->uring_cmd_flags = pick(chance, 4);
 	}
 	/* This server can only deal with an entry of its own queue. */
-	if (reg->cmd.qid != qid && reg->cmd.qid < fuzzer->mount.nr_queues)
-		reg->cmd.qid = qid;
+	if (reg->bufring.qid != qid && reg->bufring.qid < fuzzer->mount.nr_queues)
+		reg->bufring.qid = qid;
 }
 
 static void wrongly_accepted(struct fuzzer *fuzzer, int line)
@@ -561,11 +561,11 @@ static void wrongly_accepted(struct fuzzer *fuzzer, int line)
  * Entries that are added while the mount is in use. A legacy one would take
  * the header of the slot from the one that has it, so it must be a free one.
  */
-static void register_more(struct fuzzer *fuzzer, struct ring_queue *queue)
+static void register_more(struct fuzzer *fuzzer, struct server_queue *queue)
 {
 	unsigned int slot = pick(&fuzzer->chance, DEPTH);
 	bool is_free = queue->slots[slot].state == SLOT_FREE;
-	struct ring_register reg;
+	struct server_command reg;
 	int err;
 
 	if (!fuzzer->mode.flags && !is_free)
@@ -575,7 +575,7 @@ static void register_more(struct fuzzer *fuzzer, struct ring_queue *queue)
 		bend_register(fuzzer, &reg);
 	if (!fuzzer->mode.flags)
 		reg.slot = slot;
-	err = queue_send_register(queue, &reg);
+	err = queue_send(queue, &reg);
 	if (!err && reg.slot == slot && !is_free)
 		wrongly_accepted(fuzzer, __LINE__);
 }
@@ -593,7 +593,7 @@ static __u64 wrong_commit_id(struct fuzzer *fuzzer)
 	}
 }
 
-static void commit_wrongly(struct fuzzer *fuzzer, struct ring_request *request)
+static void commit_wrongly(struct fuzzer *fuzzer, struct server_request *request)
 {
 	unsigned int qid = request->queue->qid;
 	__u64 commit_id = request->commit_id;
@@ -680,7 +680,7 @@ static bool makes_sense(const struct fuse_call *call)
 }
 
 /* Answers from a copy, so that nobody changes it meanwhile. */
-static int make_reply(struct fuzzer *fuzzer, struct ring_request *request,
+static int make_reply(struct fuzzer *fuzzer, struct server_request *request,
 		      struct fuse_call *call)
 {
 	char op[sizeof(request->header->op_in)];
@@ -701,11 +701,11 @@ static int make_reply(struct fuzzer *fuzzer, struct ring_request *request,
 	return error;
 }
 
-static int transfer(struct fuzzer *fuzzer, struct ring_request *request,
+static int transfer(struct fuzzer *fuzzer, struct server_request *request,
 		    struct fuse_call *call)
 {
 	struct chance *chance = &fuzzer->chance;
-	struct ring_request other = *request;
+	struct server_request other = *request;
 	__u64 from = 0;
 
 	if (once_in(chance, 8))
@@ -718,7 +718,7 @@ static int transfer(struct fuzzer *fuzzer, struct ring_request *request,
 				   call->transfer_offset, call->transfer_len);
 }
 
-static void fill_reply(struct fuzzer *fuzzer, struct ring_request *request)
+static void fill_reply(struct fuzzer *fuzzer, struct server_request *request)
 {
 	struct fuse_call call;
 	int error = make_reply(fuzzer, request, &call);
@@ -738,7 +738,7 @@ static void fill_reply(struct fuzzer *fuzzer, struct ring_request *request)
 	request_fill_reply(request, error, fuzzer->reply, call.reply_len);
 }
 
-static void bend_reply(struct fuzzer *fuzzer, struct ring_request *request)
+static void bend_reply(struct fuzzer *fuzzer, struct server_request *request)
 {
 	struct chance *chance = &fuzzer->chance;
 	struct fuse_uring_ent_in_out *ent = &request->header->ring_ent_in_out;
@@ -771,9 +771,9 @@ static struct io_uring_sqe *last_sqe(struct io_uring *ring)
 }
 
 /* A COMMIT_AND_FETCH with what it must not look at, and how it may be run */
-static void prepare_odd_commit(struct fuzzer *fuzzer, struct ring_request *request)
+static void prepare_odd_commit(struct fuzzer *fuzzer, struct server_request *request)
 {
-	struct ring_queue *queue = request->queue;
+	struct server_queue *queue = request->queue;
 	struct chance *chance = &fuzzer->chance;
 	struct fuse_uring_bufring_req *cmd;
 	struct io_uring_sqe *sqe;
@@ -797,9 +797,9 @@ static void prepare_odd_commit(struct fuzzer *fuzzer, struct ring_request *reque
 }
 
 /* Ends a request one way or another; false if it cannot */
-static bool answer(struct fuzzer *fuzzer, struct ring_request *request)
+static bool answer(struct fuzzer *fuzzer, struct server_request *request)
 {
-	struct ring_queue *queue = request->queue;
+	struct server_queue *queue = request->queue;
 
 	if (queue->slots[request->slot].state != SLOT_REQUEST)
 		return false;
@@ -822,7 +822,7 @@ static bool answer(struct fuzzer *fuzzer, struct ring_request *request)
 static void answer_one_held(struct fuzzer *fuzzer)
 {
 	unsigned int n = pick(&fuzzer->chance, fuzzer->nr_held);
-	struct ring_request request = fuzzer->held[n];
+	struct server_request request = fuzzer->held[n];
 
 	fuzzer->held[n] = fuzzer->held[--fuzzer->nr_held];
 	answer(fuzzer, &request);
@@ -846,7 +846,7 @@ static int start_server(struct fuzzer *fuzzer)
 	fuzzer->confused = false;
 	fuzzer->last_commit_id = 0;	/* ids begin anew with each mount */
 	for (qid = 0; qid < fuzzer->mount.nr_queues && !err; qid++) {
-		struct ring_queue *queue = &fuzzer->mount.queues[qid];
+		struct server_queue *queue = &fuzzer->mount.queues[qid];
 
 		err = queue_open_with(queue, &fuzzer->mount, qid, &fuzzer->mode,
 				      flags, FIXED_BUFFERS_AS_NEEDED);
@@ -883,7 +883,7 @@ static void end_server_early(struct fuzzer *fuzzer)
 
 static void do_something_odd(struct fuzzer *fuzzer)
 {
-	struct ring_queue *queue = any_queue(fuzzer, &fuzzer->chance);
+	struct server_queue *queue = any_queue(fuzzer, &fuzzer->chance);
 
 	if (!queue)
 		return;
@@ -922,7 +922,7 @@ static bool any_runs(const struct client client[NR_CLIENTS])
  * Both ids are the kernel's, and the same. If not, one of them was scribbled on
  * before this server saw it, and may now be another request's.
  */
-static void hold(struct fuzzer *fuzzer, const struct ring_request *request)
+static void hold(struct fuzzer *fuzzer, const struct server_request *request)
 {
 	if (request->commit_id == request->in.unique)
 		fuzzer->held[fuzzer->nr_held++] = *request;
@@ -952,7 +952,7 @@ static int serve(struct fuzzer *fuzzer, struct client client[NR_CLIENTS])
 	unsigned int steps_left = once_in(&fuzzer->chance, 3) ?
 				  1 + pick(&fuzzer->chance, 60) : ~0U;
 	__u64 last_moved = now_ms();
-	struct ring_request request;
+	struct server_request request;
 	int err;
 
 	while (any_runs(client)) {
@@ -1074,8 +1074,8 @@ TEST_F_TIMEOUT(fuzz, clients_get_an_end_to_every_call, SLOW_TEST_S)
 /* The first REGISTERs of a mount; true if one that was bent was accepted */
 static bool register_oddly(struct fuzzer *fuzzer)
 {
-	struct ring_queue *queue = &fuzzer->mount.queues[0];
-	struct ring_register reg;
+	struct server_queue *queue = &fuzzer->mount.queues[0];
+	struct server_command reg;
 	unsigned int n;
 
 	for (n = pick(&fuzzer->chance, 4); n; n--) {
@@ -1083,7 +1083,7 @@ static bool register_oddly(struct fuzzer *fuzzer)
 		bend_register(fuzzer, &reg);
 		if (once_in(&fuzzer->chance, 4))
 			bend_register(fuzzer, &reg);
-		if (!queue_send_register(queue, &reg))
+		if (!queue_send(queue, &reg))
 			return true;
 		send_anything(fuzzer);
 	}

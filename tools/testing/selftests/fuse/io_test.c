@@ -30,12 +30,12 @@ FIXTURE(io)
 
 FIXTURE_VARIANT(io)
 {
-	const struct ring_mode *mode;
+	const struct queue_mode *mode;
 	unsigned int ring_flags;
 };
 
 #define IO_VARIANT(name, ...)						\
-static const struct ring_mode name##_mode = { __VA_ARGS__ };		\
+static const struct queue_mode name##_mode = { __VA_ARGS__ };		\
 									\
 FIXTURE_VARIANT_ADD(io, name)						\
 {									\
@@ -45,15 +45,15 @@ FIXTURE_VARIANT_ADD(io, name)						\
 
 /* Without them task work of the kernel interrupts the server anywhere. */
 #define IO_VARIANT_ON_PLAIN_RING(name, ...)				\
-static const struct ring_mode name##_mode = { __VA_ARGS__ };		\
+static const struct queue_mode name##_mode = { __VA_ARGS__ };		\
 									\
 FIXTURE_VARIANT_ADD(io, name)						\
 {									\
 	.mode = &name##_mode,						\
 }
 
-IO_VARIANT(legacy, .depth = 4);
-IO_VARIANT_ON_PLAIN_RING(legacy_plain_ring, .depth = 1);
+IO_VARIANT(entries, .depth = 4);
+IO_VARIANT_ON_PLAIN_RING(entries_plain_ring, .depth = 1);
 
 IO_VARIANT(bufring,
 	   .flags = FUSE_URING_REGISTER_BUFRING,
@@ -162,7 +162,7 @@ IO_VARIANT_ON_PLAIN_RING(zero_copy_plain_ring,
 			 .depth = 1, .nr_pools = 1, .pool = { { MIB, 1 } });
 
 /* What the largest request holds, which is what the largest pool is made for */
-static size_t max_payload(const struct ring_mode *mode)
+static size_t max_payload(const struct queue_mode *mode)
 {
 	return mode->nr_pools ? mode->pool[mode->nr_pools - 1].buf_size : MIB;
 }
@@ -347,7 +347,7 @@ static int fill_files(struct test_fs *fs)
 /* READ and WRITE are zero-copied as registered, and only those. */
 static void check_transfers(struct __test_metadata *_metadata,
 			    const struct test_fs *fs,
-			    const struct ring_mode *mode)
+			    const struct queue_mode *mode)
 {
 	const bool zero_copy = mode->flags & FUSE_URING_REGISTER_ZERO_COPY;
 	const bool opt_in = mode->flags & FUSE_URING_REGISTER_ZERO_COPY_OPT_IN;

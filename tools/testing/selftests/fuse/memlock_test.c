@@ -19,7 +19,7 @@
 #define BUFFER_PAGES (1 + 4)	/* 2 x 2 KiB, 2 x 8 KiB */
 #define ALL_PAGES (HEADER_PAGES + BUFFER_PAGES)
 
-static const struct ring_mode pinned = {
+static const struct queue_mode pinned = {
 	.flags = PINNED_FLAGS,
 	.depth = DEPTH,
 	.nr_pools = 2,
@@ -161,15 +161,15 @@ TEST_F(memlock, the_limit_does_not_bind_cap_ipc_lock)
 
 TEST_F(memlock, only_what_the_ring_uses_is_pinned)
 {
-	struct ring_register reg;
+	struct server_command reg;
 
 	/* Half a buffer more in each pool, and 15 more header slots */
 	queue_fill_register(&self->mount.queues[0], 0, &reg);
-	reg.cmd.max_queue_depth = 5;
+	reg.bufring.max_queue_depth = 5;
 	reg.iov[1].iov_len = 2048 + 1024;
 	reg.iov[2].iov_len = 8192 + 4096;
 	ASSERT_EQ(0, become_user_with_memlock((1 + 1 + 2) * PAGE));
-	EXPECT_EQ(0, queue_send_register(&self->mount.queues[0], &reg));
+	EXPECT_EQ(0, queue_send(&self->mount.queues[0], &reg));
 	EXPECT_EQ((1 + 1 + 2) * 4, pinned_kib(getpid()));
 }
 

@@ -12,14 +12,14 @@
 #include "kselftest_harness.h"
 #include "test_fs.h"
 
-static const struct ring_mode zero_copy = {
+static const struct queue_mode zero_copy = {
 	.flags = ZERO_COPY_FLAGS,
 	.depth = 2,
 	.nr_pools = 1,
 	.pool = { { DEFAULT_MAX_WRITE, 2 } },
 };
 
-static const struct ring_mode pinned = {
+static const struct queue_mode pinned = {
 	.flags = PINNED_FLAGS,
 	.depth = 2,
 	.nr_pools = 1,
@@ -144,7 +144,7 @@ TEST_F(privilege, without_memory_to_lock_a_user_gets_a_buffer_ring)
 	check_served_by_ring(_metadata, self);
 }
 
-TEST_F(privilege, after_every_refusal_legacy_entries_still_work)
+TEST_F(privilege, after_every_refusal_entries_still_work)
 {
 	unsigned int qid;
 
@@ -195,12 +195,12 @@ TEST_F(privilege, clients_wait_for_the_end_of_the_negotiation)
 /* What a server sends that has no use for io_uring any more */
 static int give_up(struct fuse_mount *mount)
 {
-	struct ring_register reg;
+	struct server_command reg;
 
 	mount->queues[0].mode.flags = 0;
 	queue_fill_register(&mount->queues[0], 0, &reg);
 	reg.nr_iov = 0;
-	return queue_send_register(&mount->queues[0], &reg);
+	return queue_send(&mount->queues[0], &reg);
 }
 
 TEST_F(privilege, a_server_that_gives_up_is_served_by_the_device)

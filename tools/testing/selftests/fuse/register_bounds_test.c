@@ -29,22 +29,22 @@ FIXTURE(bounds)
 
 FIXTURE_VARIANT(bounds)
 {
-	const struct ring_mode *mode;
-	void (*bend)(struct ring_register *reg);
+	const struct queue_mode *mode;
+	void (*bend)(struct server_command *reg);
 	int expected;
 };
 
-static const struct ring_mode one_pool = {
+static const struct queue_mode one_pool = {
 	.depth = DEPTH, .nr_pools = 1, .pool = { { PAYLOAD, 4 } },
 };
 
-static const struct ring_mode two_pools = {
+static const struct queue_mode two_pools = {
 	.depth = DEPTH, .nr_pools = 2, .pool = { { 4096, 4 }, { PAYLOAD, 4 } },
 };
 
 /* A command whose one changed line makes it fail */
 #define REFUSED(name, valid_mode, error, change)			\
-static void bend_##name(struct ring_register *reg)			\
+static void bend_##name(struct server_command *reg)			\
 {									\
 	change;								\
 }									\
@@ -61,8 +61,8 @@ FIXTURE_VARIANT_ADD(bounds, name)					\
 	REFUSED(name, valid_mode, 0, change)
 
 /* Depth and slots */
-REFUSED(depth_0, one_pool, EINVAL, reg->cmd.max_queue_depth = 0);
-ACCEPTED(depth_1, one_pool, reg->cmd.max_queue_depth = 1);
+REFUSED(depth_0, one_pool, EINVAL, reg->bufring.max_queue_depth = 0);
+ACCEPTED(depth_1, one_pool, reg->bufring.max_queue_depth = 1);
 REFUSED(slot_at_the_depth, one_pool, EINVAL, reg->slot = DEPTH);
 REFUSED(slot_far_over_the_depth, one_pool, EINVAL, reg->slot = 65535);
 ACCEPTED(slot_below_the_depth, one_pool, reg->slot = DEPTH - 1);
@@ -73,19 +73,19 @@ REFUSED(headers_short_by_a_byte, one_pool, EINVAL,
 	reg->iov[0].iov_len = DEPTH * HEADER - 1);
 REFUSED(headers_empty, one_pool, EINVAL, reg->iov[0].iov_len = 0);
 REFUSED(headers_short_for_the_largest_depth, one_pool, EINVAL,
-	reg->cmd.max_queue_depth = 65535);
+	reg->bufring.max_queue_depth = 65535);
 
 /* Buffer sizes */
-REFUSED(buf_size_0, one_pool, EINVAL, reg->cmd.buf_size = 0);
+REFUSED(buf_size_0, one_pool, EINVAL, reg->bufring.buf_size = 0);
 REFUSED(buf_size_too_small, one_pool, EINVAL,
-	reg->cmd.buf_size = PAYLOAD - 1);
-ACCEPTED(buf_size_exact, one_pool, reg->cmd.buf_size = PAYLOAD);
-ACCEPTED(buf_size_odd, one_pool, reg->cmd.buf_size = PAYLOAD + 1);
+	reg->bufring.buf_size = PAYLOAD - 1);
+ACCEPTED(buf_size_exact, one_pool, reg->bufring.buf_size = PAYLOAD);
+ACCEPTED(buf_size_odd, one_pool, reg->bufring.buf_size = PAYLOAD + 1);
 ACCEPTED(buf_size_of_the_whole_pool, one_pool,
-	 reg->cmd.buf_size = 4 * PAYLOAD);
+	 reg->bufring.buf_size = 4 * PAYLOAD);
 REFUSED(buf_size_over_the_pool, one_pool, EINVAL,
-	reg->cmd.buf_size = 4 * PAYLOAD + 1);
-REFUSED(buf_size_huge, one_pool, EINVAL, reg->cmd.buf_size = UINT32_MAX);
+	reg->bufring.buf_size = 4 * PAYLOAD + 1);
+REFUSED(buf_size_huge, one_pool, EINVAL, reg->bufring.buf_size = UINT32_MAX);
 
 /* Pools */
 ACCEPTED(pool_of_one_buffer, one_pool, reg->iov[1].iov_len = PAYLOAD);
@@ -98,39 +98,39 @@ REFUSED(first_pool_short_of_a_buffer, two_pools, EINVAL,
 REFUSED(second_pool_short_of_a_buffer, two_pools, EINVAL,
 	reg->iov[2].iov_len = PAYLOAD - 1);
 ACCEPTED(pools_rising, two_pools, (void)reg);
-REFUSED(pools_equal, two_pools, EINVAL, reg->cmd.buf_size = PAYLOAD);
+REFUSED(pools_equal, two_pools, EINVAL, reg->bufring.buf_size = PAYLOAD);
 REFUSED(pools_falling, two_pools, EINVAL,
-	reg->cmd.buf_size = PAYLOAD + 4096);
-REFUSED(first_pool_of_size_0, two_pools, EINVAL, reg->cmd.buf_size = 0);
+	reg->bufring.buf_size = PAYLOAD + 4096);
+REFUSED(first_pool_of_size_0, two_pools, EINVAL, reg->bufring.buf_size = 0);
 REFUSED(second_pool_of_size_0, two_pools, EINVAL,
-	reg->cmd.extra_buf_size[0] = 0);
+	reg->bufring.extra_buf_size[0] = 0);
 REFUSED(last_pool_too_small, two_pools, EINVAL,
-	reg->cmd.extra_buf_size[0] = PAYLOAD - 1);
+	reg->bufring.extra_buf_size[0] = PAYLOAD - 1);
 REFUSED(unused_pool_has_a_size, two_pools, EINVAL,
-	reg->cmd.extra_buf_size[1] = 2 * PAYLOAD);
+	reg->bufring.extra_buf_size[1] = 2 * PAYLOAD);
 REFUSED(last_unused_pool_has_a_size, one_pool, EINVAL,
-	reg->cmd.extra_buf_size[2] = 1);
+	reg->bufring.extra_buf_size[2] = 1);
 
 /* Four that would do, with a fifth one's memory after them */
-static void claim_rising_pools(struct ring_register *reg)
+static void claim_rising_pools(struct server_command *reg)
 {
 	unsigned int n;
 
-	reg->cmd.buf_size = 1;
+	reg->bufring.buf_size = 1;
 	for (n = 1; n < FUSE_URING_MAX_POOLS; n++) {
-		reg->cmd.extra_buf_size[n - 1] = n * PAYLOAD;
+		reg->bufring.extra_buf_size[n - 1] = n * PAYLOAD;
 		reg->iov[1 + n] = reg->iov[1];
 	}
 	reg->iov[1 + n] = reg->iov[1];
 }
 
 REFUSED(too_many_pools, one_pool, EINVAL, {
-	reg->cmd.nr_extra_pools = 4;
+	reg->bufring.nr_extra_pools = 4;
 	reg->nr_iov = 6;
 	claim_rising_pools(reg);
 });
 REFUSED(absurdly_many_pools, one_pool, EINVAL, {
-	reg->cmd.nr_extra_pools = 65535;
+	reg->bufring.nr_extra_pools = 65535;
 	reg->nr_iov = 65537;
 	claim_rising_pools(reg);
 });
@@ -156,7 +156,7 @@ REFUSED(pool_wraps_around, one_pool, EFAULT,
 
 /* The number of buffers, for which a large part of memory is reserved */
 #define NUMBERS(name, error, ...)					\
-static const struct ring_mode name##_mode = { __VA_ARGS__ };		\
+static const struct queue_mode name##_mode = { __VA_ARGS__ };		\
 									\
 FIXTURE_VARIANT_ADD(bounds, name)					\
 {									\
@@ -176,7 +176,7 @@ NUMBERS(four_pools, 0,
 	.depth = DEPTH, .nr_pools = 4,
 	.pool = { { 1, 1 }, { 2, 1 }, { 4097, 3 }, { PAYLOAD, 1 } });
 
-static const struct ring_mode deepest = {
+static const struct queue_mode deepest = {
 	.depth = 65535, .nr_pools = 1, .pool = { { PAYLOAD, 4 } },
 };
 
@@ -215,8 +215,8 @@ FIXTURE_TEARDOWN(bounds)
 static int register_queues(FIXTURE_DATA(bounds) * self,
 			   const FIXTURE_VARIANT(bounds) * variant, __u64 flags)
 {
-	struct ring_mode mode = *variant->mode;
-	struct ring_register reg;
+	struct queue_mode mode = *variant->mode;
+	struct server_command reg;
 	unsigned int qid;
 	int result = 0;
 
@@ -228,7 +228,7 @@ static int register_queues(FIXTURE_DATA(bounds) * self,
 		queue_fill_register(&self->mount.queues[qid], 0, &reg);
 		if (variant->bend)
 			variant->bend(&reg);
-		result = queue_send_register(&self->mount.queues[qid], &reg);
+		result = queue_send(&self->mount.queues[qid], &reg);
 	}
 	return result;
 }
@@ -255,19 +255,19 @@ TEST_F(bounds, a_command_gets_its_answer_in_place)
 }
 
 /* Memory for pinning: what a quarter of it can hold */
-static bool enough_memory(const struct ring_mode *mode)
+static bool enough_memory(const struct queue_mode *mode)
 {
 	size_t pages = mode->depth * HEADER / 4096, pool;
 
 	for (pool = 0; pool < mode->nr_pools; pool++)
 		pages += (size_t)mode->pool[pool].nr *
 			 mode->pool[pool].buf_size / 4096;
-	return pages * queue_count() < (size_t)sysconf(_SC_AVPHYS_PAGES) / 4;
+	return pages * possible_queues() < (size_t)sysconf(_SC_AVPHYS_PAGES) / 4;
 }
 
 TEST_F(bounds, a_command_gets_its_answer_pinned)
 {
-	struct ring_mode mode = *variant->mode;
+	struct queue_mode mode = *variant->mode;
 	const char *impossible = NULL;
 
 	mode.flags = PINNED_FLAGS;
@@ -302,7 +302,7 @@ FIXTURE_SETUP(live)
 {
 	const struct mount_options options = { .max_write = MAX_WRITE };
 	const char *impossible = ring_tests_impossible();
-	struct ring_mode mode = one_pool;
+	struct queue_mode mode = one_pool;
 
 	if (impossible)
 		SKIP(return, "%s", impossible);
@@ -324,7 +324,7 @@ FIXTURE_TEARDOWN(live)
 
 TEST_F(live, a_slot_is_registered_once)
 {
-	struct ring_queue *queue = &self->mount.queues[0];
+	struct server_queue *queue = &self->mount.queues[0];
 	unsigned int slot;
 
 	for (slot = 0; slot < DEPTH; slot++)
@@ -340,7 +340,7 @@ static long look(void *arg)
 
 TEST_F(live, a_slot_stays_taken_while_the_server_has_its_request)
 {
-	struct ring_request request;
+	struct server_request request;
 	struct client client;
 
 	ASSERT_EQ(0, client_start(&client, ANY_CPU, look, self->mount.dir));
@@ -353,7 +353,7 @@ TEST_F(live, a_slot_stays_taken_while_the_server_has_its_request)
 
 TEST_F(live, a_slot_over_the_depth_is_refused_and_harms_nothing)
 {
-	struct ring_queue *queue = &self->mount.queues[0];
+	struct server_queue *queue = &self->mount.queues[0];
 
 	EXPECT_EQ(-EINVAL, queue_register(queue, DEPTH));
 	EXPECT_EQ(-EINVAL, queue_register(queue, 65535));
@@ -363,14 +363,14 @@ TEST_F(live, a_slot_over_the_depth_is_refused_and_harms_nothing)
 
 TEST_F(live, a_queue_number_over_the_cpus_is_refused_and_harms_nothing)
 {
-	struct ring_queue *queue = &self->mount.queues[0];
-	struct ring_register reg;
+	struct server_queue *queue = &self->mount.queues[0];
+	struct server_command reg;
 
 	queue_fill_register(queue, 0, &reg);
-	reg.cmd.qid = self->mount.nr_queues;
-	EXPECT_EQ(-EINVAL, queue_send_register(queue, &reg));
-	reg.cmd.qid = 65535;
-	EXPECT_EQ(-EINVAL, queue_send_register(queue, &reg));
+	reg.bufring.qid = self->mount.nr_queues;
+	EXPECT_EQ(-EINVAL, queue_send(queue, &reg));
+	reg.bufring.qid = 65535;
+	EXPECT_EQ(-EINVAL, queue_send(queue, &reg));
 	EXPECT_EQ(0, mount_works(&self->mount));
 	EXPECT_EQ(0, self->mount.device_requests);
 }

@@ -65,9 +65,9 @@ FIXTURE_TEARDOWN(flags)
 	test_fs_close(&self->fs);
 }
 
-static struct ring_mode mode_with(__u64 flags)
+static struct queue_mode mode_with(__u64 flags)
 {
-	struct ring_mode mode = {
+	struct queue_mode mode = {
 		.flags = flags,
 		.depth = DEPTH,
 		.nr_pools = 2,
@@ -80,7 +80,7 @@ static struct ring_mode mode_with(__u64 flags)
 /* A fixed-buffer table is always there, so that it is never what is missing. */
 static int open_queue(struct fuse_mount *mount, unsigned int qid, __u64 flags)
 {
-	struct ring_mode mode = mode_with(flags);
+	struct queue_mode mode = mode_with(flags);
 
 	return queue_open_with(&mount->queues[qid], mount, qid, &mode,
 			       RING_FLAGS, DEPTH);
@@ -88,7 +88,7 @@ static int open_queue(struct fuse_mount *mount, unsigned int qid, __u64 flags)
 
 static int serve_with(struct fuse_mount *mount, __u64 flags)
 {
-	struct ring_mode mode = mode_with(flags);
+	struct queue_mode mode = mode_with(flags);
 
 	return mount_serve_in_steps(mount, &mode);
 }
@@ -185,14 +185,14 @@ TEST_F(flags, an_unknown_bit_alone_is_refused)
 
 /* The rest is about a second REGISTER on a ring that serves. */
 
-static int send_bent(struct ring_queue *queue, unsigned int slot,
-		     void (*bend)(struct ring_register *reg))
+static int send_bent(struct server_queue *queue, unsigned int slot,
+		     void (*bend)(struct server_command *reg))
 {
-	struct ring_register reg;
+	struct server_command reg;
 
 	queue_fill_register(queue, slot, &reg);
 	bend(&reg);
-	return queue_send_register(queue, &reg);
+	return queue_send(queue, &reg);
 }
 
 /* Registers slot 0 of every queue, so that the others are left to the test. */
@@ -209,68 +209,68 @@ static int serve_slot_0(struct fuse_mount *mount, __u64 flags)
 	return err;
 }
 
-static void bend_nothing(struct ring_register *reg)
+static void bend_nothing(struct server_command *reg)
 {
 	(void)reg;
 }
 
-static void forget_iovecs(struct ring_register *reg)
+static void forget_iovecs(struct server_command *reg)
 {
 	static const struct iovec nowhere[FUSE_URING_MAX_POOLS + 1];
 
 	reg->iovec = nowhere;
 }
 
-static void point_at_no_iovecs(struct ring_register *reg)
+static void point_at_no_iovecs(struct server_command *reg)
 {
 	reg->iovec = (const struct iovec *)16;
 }
 
-static void allow_fixed_flag(struct ring_register *reg)
+static void allow_fixed_flag(struct server_command *reg)
 {
 	reg->uring_cmd_flags = IORING_URING_CMD_FIXED;
 }
 
-static void change_buf_size(struct ring_register *reg)
+static void change_buf_size(struct server_command *reg)
 {
-	reg->cmd.buf_size = 8192;
+	reg->bufring.buf_size = 8192;
 }
 
-static void change_depth(struct ring_register *reg)
+static void change_depth(struct server_command *reg)
 {
-	reg->cmd.max_queue_depth = DEPTH - 1;
+	reg->bufring.max_queue_depth = DEPTH - 1;
 }
 
-static void change_last_pool(struct ring_register *reg)
+static void change_last_pool(struct server_command *reg)
 {
-	reg->cmd.extra_buf_size[0] = 2 * MIB;
+	reg->bufring.extra_buf_size[0] = 2 * MIB;
 }
 
-static void drop_last_pool(struct ring_register *reg)
+static void drop_last_pool(struct server_command *reg)
 {
-	reg->cmd.nr_extra_pools = 0;
-	reg->cmd.extra_buf_size[0] = 0;
+	reg->bufring.nr_extra_pools = 0;
+	reg->bufring.extra_buf_size[0] = 0;
 	reg->nr_iov = 2;
 }
 
-static void use_unused_pool(struct ring_register *reg)
+static void use_unused_pool(struct server_command *reg)
 {
-	reg->cmd.extra_buf_size[1] = 2 * MIB;
+	reg->bufring.extra_buf_size[1] = 2 * MIB;
 }
 
-static void toggle_headers(struct ring_register *reg)
+static void toggle_headers(struct server_command *reg)
 {
-	reg->cmd.flags ^= HEADERS;
+	reg->bufring.flags ^= HEADERS;
 }
 
-static void toggle_buffers(struct ring_register *reg)
+static void toggle_buffers(struct server_command *reg)
 {
-	reg->cmd.flags ^= BUFFERS;
+	reg->bufring.flags ^= BUFFERS;
 }
 
 TEST_F(flags, later_entries_say_the_same_and_claim_other_slots)
 {
-	struct ring_queue *queue = &self->mount.queues[0];
+	struct server_queue *queue = &self->mount.queues[0];
 
 	ASSERT_EQ(0, serve_slot_0(&self->mount, BUFRING | HEADERS));
 	EXPECT_EQ(0, send_bent(queue, 1, bend_nothing));
@@ -280,7 +280,7 @@ TEST_F(flags, later_entries_say_the_same_and_claim_other_slots)
 
 TEST_F(flags, later_entries_need_no_iovecs)
 {
-	struct ring_queue *queue = &self->mount.queues[0];
+	struct server_queue *queue = &self->mount.queues[0];
 
 	ASSERT_EQ(0, serve_slot_0(&self->mount, BUFRING));
 	EXPECT_EQ(0, send_bent(queue, 1, forget_iovecs));
@@ -290,7 +290,7 @@ TEST_F(flags, later_entries_need_no_iovecs)
 
 TEST_F(flags, a_later_entry_with_another_init_is_refused_and_harms_nothing)
 {
-	struct ring_queue *queue = &self->mount.queues[0];
+	struct server_queue *queue = &self->mount.queues[0];
 
 	ASSERT_EQ(0, serve_slot_0(&self->mount, BUFRING));
 	EXPECT_EQ(-EINVAL, send_bent(queue, 1, change_buf_size));
@@ -308,7 +308,7 @@ TEST_F(flags, a_later_entry_with_other_flags_is_refused_and_harms_nothing)
 {
 	const char *impossible = flags_impossible(&self->mount,
 						  ZERO_COPY_FLAGS);
-	struct ring_queue *queue = &self->mount.queues[0];
+	struct server_queue *queue = &self->mount.queues[0];
 	unsigned int n;
 
 	if (impossible)
@@ -326,35 +326,35 @@ TEST_F(flags, a_later_entry_with_other_flags_is_refused_and_harms_nothing)
 }
 
 /* What the other kind of REGISTER would say for this slot */
-static int send_as(struct ring_queue *queue, unsigned int slot, __u64 flags)
+static int send_as(struct server_queue *queue, unsigned int slot, __u64 flags)
 {
-	const struct ring_mode own = queue->mode;
-	struct ring_register reg;
+	const struct queue_mode own = queue->mode;
+	struct server_command reg;
 
 	queue->mode.flags = flags;
 	queue_fill_register(queue, slot, &reg);
 	queue->mode = own;
-	return queue_send_register(queue, &reg);
+	return queue_send(queue, &reg);
 }
 
-TEST_F(flags, a_legacy_entry_is_refused_on_a_buffer_ring)
+TEST_F(flags, an_entry_with_a_buffer_is_refused_on_a_buffer_ring)
 {
-	struct ring_queue *queue = &self->mount.queues[0];
-	struct ring_register reg;
+	struct server_queue *queue = &self->mount.queues[0];
+	struct server_command reg;
 
 	ASSERT_EQ(0, serve_slot_0(&self->mount, BUFRING));
 	queue_fill_register(queue, 1, &reg);
-	memset(&reg.cmd, 0, sizeof(reg.cmd));
+	memset(&reg.bufring, 0, sizeof(reg.bufring));
 	reg.nr_iov = 2;
 	reg.iov[1] = queue->memory.pool[1];
-	EXPECT_EQ(-EINVAL, queue_send_register(queue, &reg));
+	EXPECT_EQ(-EINVAL, queue_send(queue, &reg));
 	EXPECT_EQ(0, mount_works(&self->mount));
 	EXPECT_EQ(0, self->mount.device_requests);
 }
 
-TEST_F(flags, a_buffer_ring_is_refused_on_a_legacy_queue)
+TEST_F(flags, a_buffer_ring_is_refused_on_a_queue_of_entries)
 {
-	struct ring_queue *queue = &self->mount.queues[0];
+	struct server_queue *queue = &self->mount.queues[0];
 
 	ASSERT_EQ(0, serve_slot_0(&self->mount, 0));
 	EXPECT_EQ(-EINVAL, send_as(queue, 1, BUFRING));
@@ -379,7 +379,7 @@ TEST_F(flags, queues_of_one_mount_differ_as_they_like)
 		SKIP(return, "one possible CPU makes only one queue");
 	for (qid = 0; qid < self->mount.nr_queues; qid++) {
 		__u64 flags = valid_flags[qid % ARRAY_SIZE(valid_flags)];
-		const struct ring_mode mode = mode_with(flags);
+		const struct queue_mode mode = mode_with(flags);
 
 		if (mode_impossible(&self->mount, &mode))
 			flags &= BUFRING;
@@ -396,7 +396,7 @@ TEST_F(flags, queues_of_one_mount_differ_as_they_like)
 
 /* Two threads, each with an io_uring of its own, make the same queue. */
 struct racer {
-	struct ring_queue queue;
+	struct server_queue queue;
 	struct fuse_mount *mount;
 	unsigned int slot;
 	__u64 flags;
@@ -409,7 +409,7 @@ struct racer {
 static void *race(void *arg)
 {
 	struct racer *racer = arg;
-	struct ring_mode mode = mode_with(racer->flags);
+	struct queue_mode mode = mode_with(racer->flags);
 
 	racer->opened = queue_open_with(&racer->queue, racer->mount, 0, &mode,
 					RING_FLAGS, DEPTH);

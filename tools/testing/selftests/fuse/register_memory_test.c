@@ -28,7 +28,7 @@ FIXTURE(memory)
 {
 	struct fuse_mount mount;
 	struct test_fs fs;
-	struct ring_mode mode;
+	struct queue_mode mode;
 };
 
 FIXTURE_VARIANT(memory)
@@ -63,7 +63,7 @@ FIXTURE_SETUP(memory)
 		SKIP(return, "%s", impossible);
 	if (getpagesize() != PAGE)
 		SKIP(return, "the figures are for pages of 4 KiB");
-	self->mode = (struct ring_mode) {
+	self->mode = (struct queue_mode) {
 		.flags = variant->flags, .depth = DEPTH, .nr_pools = 1,
 		.pool = { { PAYLOAD, 2 } },
 	};
@@ -90,7 +90,7 @@ static int register_on(FIXTURE_DATA(memory) * self, void *(*map)(void))
 	int err = 0;
 
 	for (qid = 0; qid < self->mount.nr_queues && !err; qid++) {
-		struct ring_queue *queue = &self->mount.queues[qid];
+		struct server_queue *queue = &self->mount.queues[qid];
 
 		err = queue_open(&self->mount, qid, &self->mode);
 		if (err)
@@ -287,14 +287,14 @@ TEST_F(memory, pinning_needs_whole_pages)
 	if (!variant->pinned)
 		SKIP(return, "memory in place may start anywhere");
 	for (n = 0; n < ARRAY_SIZE(offsets); n++) {
-		struct ring_queue *queue = &self->mount.queues[0];
-		struct ring_register reg;
+		struct server_queue *queue = &self->mount.queues[0];
+		struct server_command reg;
 
 		ASSERT_EQ(0, queue_open(&self->mount, 0, &self->mode));
 		queue_fill_register(queue, 0, &reg);
 		reg.iov[1].iov_base = (char *)reg.iov[1].iov_base + offsets[n];
 		reg.iov[1].iov_len = PAYLOAD;
-		EXPECT_EQ(-EINVAL, queue_send_register(queue, &reg));
+		EXPECT_EQ(-EINVAL, queue_send(queue, &reg));
 		expect_left_to_device(_metadata, self);
 		mount_close(&self->mount);
 		ASSERT_EQ(0, open_mount(self));
@@ -304,7 +304,7 @@ TEST_F(memory, pinning_needs_whole_pages)
 		queue_fill_register(queue, 0, &reg);
 		reg.iov[0].iov_base = (char *)reg.iov[0].iov_base + offsets[n];
 		reg.iov[0].iov_len = PAGE - offsets[n];
-		EXPECT_EQ(-EINVAL, queue_send_register(queue, &reg));
+		EXPECT_EQ(-EINVAL, queue_send(queue, &reg));
 		expect_left_to_device(_metadata, self);
 		mount_close(&self->mount);
 		ASSERT_EQ(0, open_mount(self));
@@ -328,7 +328,7 @@ static struct iovec *pool_of(FIXTURE_DATA(memory) * self)
 
 TEST_F(memory, unmapping_the_pool_fails_requests_only_in_place)
 {
-	struct ring_request request;
+	struct server_request request;
 	struct client client;
 	struct fuse_call call;
 	struct iovec *pool;
@@ -381,7 +381,7 @@ static void check_read_only(struct __test_metadata *_metadata,
 		EXPECT_EQ(-EFAULT, result);
 	}
 	if (variant->pinned) {
-		struct ring_request request;
+		struct server_request request;
 		struct client client;
 
 		/* The kernel delivers. The server itself cannot write. */
@@ -414,7 +414,7 @@ TEST_F(memory, headers_made_read_only_fail_deliveries_only_in_place)
 
 TEST_F(memory, other_memory_in_the_same_place_is_used_only_in_place)
 {
-	struct ring_request request;
+	struct server_request request;
 	struct client client;
 	struct iovec *pool;
 	void *memory;
@@ -468,7 +468,7 @@ TEST_F(memory, a_fork_of_the_server_changes_nothing)
 static long serve_then_exec(void *arg)
 {
 	struct fuse_mount *mount = arg;
-	const struct ring_mode mode = {
+	const struct queue_mode mode = {
 		.flags = PINNED_FLAGS, .depth = DEPTH, .nr_pools = 1,
 		.pool = { { PAYLOAD, 2 } },
 	};
@@ -556,7 +556,7 @@ static long serve_from_own_mount(void *arg)
 {
 	struct entangled *entangled = arg;
 	struct fuse_mount *mount = &entangled->self->mount;
-	struct ring_request request;
+	struct server_request request;
 	int err;
 
 	err = mount_serve_in_steps(mount, &entangled->self->mode);

@@ -34,7 +34,7 @@ struct operation {
 struct bench {
 	struct fuse_mount mount;
 	struct test_fs fs;
-	struct ring_mode mode;
+	struct queue_mode mode;
 	const char *mode_name;
 	const struct operation *operation;
 	const char *backing_file;
@@ -110,9 +110,9 @@ static unsigned long parse_number(const char *text, unsigned long max,
 
 static void parse_pool(struct bench *bench, char *text)
 {
-	struct ring_mode *mode = &bench->mode;
+	struct queue_mode *mode = &bench->mode;
 	char *colon = strchr(text, ':');
-	struct ring_pool *pool;
+	struct pool_mode *pool;
 
 	if (!colon || mode->nr_pools == FUSE_URING_MAX_POOLS)
 		fail_usage("not a pool, or one too many", text);
@@ -323,7 +323,7 @@ static void parse_options(struct bench *bench, int argc, char **argv)
 		fail_usage("the block size is over the file size", "--bs");
 	if (!bench->mode.nr_pools) {
 		bench->mode.nr_pools = 1;
-		bench->mode.pool[0] = (struct ring_pool){ MIB, 8 };
+		bench->mode.pool[0] = (struct pool_mode){ MIB, 8 };
 	}
 }
 
@@ -391,7 +391,7 @@ static int start_server(struct bench *bench)
 
 static unsigned long payload_kib(const struct bench *bench)
 {
-	const struct ring_mode *mode = &bench->mode;
+	const struct queue_mode *mode = &bench->mode;
 	unsigned long bytes = 0;
 	unsigned int pool;
 

@@ -25,7 +25,7 @@ FIXTURE(slow)
 	struct fuse_mount mount;	/* of the ring */
 	struct fuse_mount other;	/* of the file */
 	struct test_fs fs;
-	struct ring_mode mode;
+	struct queue_mode mode;
 	struct client server;
 };
 
@@ -59,12 +59,12 @@ FIXTURE_SETUP(slow)
 	const struct mount_options options = {
 		.max_write = MAX_WRITE, .no_device_server = true,
 	};
-	const struct ring_mode legacy = { .depth = 4 };
+	const struct queue_mode entries = { .depth = 4 };
 	const char *impossible = ring_tests_impossible();
 
 	if (impossible)
 		SKIP(return, "%s", impossible);
-	self->mode = (struct ring_mode) {
+	self->mode = (struct queue_mode) {
 		.flags = variant->flags, .depth = DEPTH, .nr_pools = 1,
 		.pool = { { PAYLOAD, 2 } },
 	};
@@ -80,7 +80,7 @@ FIXTURE_SETUP(slow)
 	self->mount.fs = &self->fs;
 	self->other.answer = test_fs_answer;
 	self->other.fs = &self->fs;
-	ASSERT_EQ(0, mount_serve_in_steps(&self->other, &legacy));
+	ASSERT_EQ(0, mount_serve_in_steps(&self->other, &entries));
 }
 
 FIXTURE_TEARDOWN(slow)
@@ -120,7 +120,7 @@ static int register_slow_from(FIXTURE_DATA(slow) * self, unsigned int first,
 	int err = 0;
 
 	for (qid = first; qid < self->mount.nr_queues && !err; qid++) {
-		struct ring_queue *queue = &self->mount.queues[qid];
+		struct server_queue *queue = &self->mount.queues[qid];
 
 		err = queue_open(&self->mount, qid, &self->mode);
 		if (!err)
@@ -185,8 +185,8 @@ static long deliver_to_slow_pool(void *arg)
 static long commit_from_slow_headers(void *arg)
 {
 	FIXTURE_DATA(slow) * self = arg;
-	struct ring_request request;
-	struct ring_queue *queue;
+	struct server_request request;
+	struct server_queue *queue;
 	struct fuse_call call;
 	int fd = open_file(self, "data");
 	int reply_fd = open_file(self, "opted_in");
@@ -231,7 +231,7 @@ static void start_server(struct __test_metadata *_metadata,
 static void abort_during_fault(struct __test_metadata *_metadata,
 			       FIXTURE_DATA(slow) * self)
 {
-	struct ring_request read;
+	struct server_request read;
 
 	ASSERT_EQ(0, mount_wait_for(&self->other, FUSE_READ, &read));
 	ASSERT_EQ(0, mount_abort(&self->mount));
@@ -329,7 +329,7 @@ TEST_F(slow, an_abort_while_a_delivery_waits_for_a_buffer_page)
 
 TEST_F(slow, an_abort_while_a_commit_waits_for_headers)
 {
-	struct ring_request read;
+	struct server_request read;
 	struct client client;
 	long result;
 
@@ -372,7 +372,7 @@ static int lock_first_ring(FIXTURE_DATA(slow) * self, const char *name)
 static long hold_request_and_lock(void *arg)
 {
 	FIXTURE_DATA(slow) * self = arg;
-	struct ring_request held;
+	struct server_request held;
 	int err;
 
 	err = mount_serve_in_steps(&self->mount, &self->mode);
@@ -390,7 +390,7 @@ static long abort_mount(void *arg)
 
 static int last_usable_cpu(void)
 {
-	int cpu = queue_count() - 1;
+	int cpu = possible_queues() - 1;
 
 	while (cpu && !cpu_is_usable(cpu))
 		cpu--;
@@ -402,7 +402,7 @@ static int last_usable_cpu(void)
 TEST_F(slow, an_abort_that_waits_for_an_io_uring_ends_requests_of_others)
 {
 	struct client aborter, client;
-	struct ring_request read;
+	struct server_request read;
 	int cpu = last_usable_cpu();
 
 	if (!cpu)
@@ -452,7 +452,7 @@ static long deliver_slowly_on_other_queues(void *arg)
 TEST_F(slow, an_abort_that_waits_for_an_io_uring_ends_requests_being_sent)
 {
 	struct client aborter, client, locker;
-	struct ring_request lock_read, send_read;
+	struct server_request lock_read, send_read;
 	int cpu = last_usable_cpu();
 
 	if (variant->flags == PINNED_FLAGS)
@@ -483,7 +483,7 @@ TEST_F(slow, an_abort_that_waits_for_an_io_uring_ends_requests_being_sent)
  */
 struct second_register {
 	FIXTURE_DATA(slow) * self;
-	struct ring_queue queue;
+	struct server_queue queue;
 	unsigned int tid;	/* 0 until it runs */
 	unsigned int may_start;	/* a flag */
 	unsigned int ended;	/* another */
@@ -512,7 +512,7 @@ static void *register_second(void *arg)
 static long register_twice(void *arg)
 {
 	struct second_register *second = arg;
-	struct ring_queue *queue = &second->self->mount.queues[0];
+	struct server_queue *queue = &second->self->mount.queues[0];
 	int fd = open_file(second->self, "data");
 	pthread_t thread;
 	int err;
@@ -535,7 +535,7 @@ TEST_F(slow, a_second_register_waits_for_the_queue_of_the_first)
 {
 	struct second_register *second;
 	struct client thread = { };
-	struct ring_request read;
+	struct server_request read;
 
 	if (!(variant->flags & FUSE_URING_REGISTER_PINNED_BUFFERS))
 		SKIP(return, "buffers in place are not touched by REGISTER");

@@ -39,10 +39,10 @@ FIXTURE(stress)
 
 FIXTURE_VARIANT(stress)
 {
-	struct ring_mode mode;
+	struct queue_mode mode;
 };
 
-FIXTURE_VARIANT_ADD(stress, legacy)
+FIXTURE_VARIANT_ADD(stress, entries)
 {
 	.mode = { .depth = 2 },
 };

@@ -31,16 +31,16 @@ FIXTURE(teardown)
 	struct fuse_mount mount;
 	struct test_fs fs;
 	struct client client[NR_BUSY];
-	struct ring_request held[2];
+	struct server_request held[2];
 	int cpu;
 };
 
 FIXTURE_VARIANT(teardown)
 {
-	struct ring_mode mode;
+	struct queue_mode mode;
 };
 
-FIXTURE_VARIANT_ADD(teardown, legacy)
+FIXTURE_VARIANT_ADD(teardown, entries)
 {
 	.mode = { .depth = 2 },
 };
@@ -119,7 +119,7 @@ static long need_entry(void *arg)
 /*
  * Of four requests the first has the only buffer that fits. The second finds an
  * idle entry, but lacks a buffer, so that the third, without data, gets that
- * entry; the fourth lacks an entry. (A legacy queue has buffers for the first
+ * entry; the fourth lacks an entry. (A queue of entries has buffers for the first
  * two, and the others lack an entry.) On other queues entries are idle.
  */
 static void start_busy_clients(struct __test_metadata *_metadata,
@@ -242,8 +242,8 @@ TEST_F(teardown, a_lazy_unmount_lets_requests_finish)
 /* A server in a process of its own that stops with two requests in hand */
 struct server {
 	struct fuse_mount *mount;
-	const struct ring_mode *mode;
-	struct ring_request held[2];
+	const struct queue_mode *mode;
+	struct server_request held[2];
 	int ready_fd;			/* closed when all entries are registered */
 };
 
@@ -345,7 +345,7 @@ TEST_F(teardown, an_abort_frees_a_server_that_asks_its_own_mount)
 struct test_server {
 	struct fuse_mount *mount;
 	struct test_fs *fs;
-	const struct ring_mode *mode;
+	const struct queue_mode *mode;
 };
 
 static long serve_all(void *arg)
@@ -439,7 +439,7 @@ enum server_fate {
 };
 
 static bool may_end_with(long result, enum server_fate fate,
-			 const struct ring_mode *mode)
+			 const struct queue_mode *mode)
 {
 	if (fate == MOUNT_DETACHED)
 		return result == 0;
@@ -449,7 +449,7 @@ static bool may_end_with(long result, enum server_fate fate,
 		return true;
 	case -ECANCELED:	/* on its way to a task that is gone */
 		return fate != SERVER_LIVES;
-	case -EINTR:		/* while pages of a legacy entry are pinned */
+	case -EINTR:		/* while pages of an entry are pinned */
 		return fate == SERVER_KILLED &&
 		       !(mode->flags & FUSE_URING_REGISTER_BUFRING);
 	default:
@@ -459,7 +459,7 @@ static bool may_end_with(long result, enum server_fate fate,
 
 static void expect_worker_ends(struct __test_metadata *_metadata,
 			       struct client *client, enum server_fate fate,
-			       const struct ring_mode *mode)
+			       const struct queue_mode *mode)
 {
 	long result = client_wait(client, WAIT_MS);
 

@@ -563,20 +563,20 @@ int test_fs_answer(void *arg, struct fuse_call *call)
  * The server that runs by itself
  */
 
-static void commit(struct ring_request *request)
+static void commit(struct server_request *request)
 {
 	queue_prepare_commit(request->queue, request->slot,
 			     request->queue->qid, request->commit_id);
 }
 
-static void transfer_failed(struct ring_request *request, int result)
+static void transfer_failed(struct server_request *request, int result)
 {
 	request_fill_transferred(request, result);
 	commit(request);
 }
 
 /* Prepares what answers the request; the next reap submits it. */
-static void start_answer(struct test_fs *fs, struct ring_request *request)
+static void start_answer(struct test_fs *fs, struct server_request *request)
 {
 	struct fuse_call call;
 	int error;
@@ -606,10 +606,10 @@ static void report_start(struct test_fs *fs, int error)
 
 static void *serve_queue(void *arg)
 {
-	struct ring_queue *queue = arg;
+	struct server_queue *queue = arg;
 	struct fuse_mount *mount = queue->mount;
 	struct test_fs *fs = mount->fs;
-	struct ring_request request;
+	struct server_request request;
 	int err;
 
 	err = queue_open_with(queue, mount, queue->qid, &fs->mode,
@@ -629,7 +629,7 @@ static void *serve_queue(void *arg)
 }
 
 int test_fs_serve(struct test_fs *fs, struct fuse_mount *mount,
-		  const struct ring_mode *mode, unsigned int ring_flags)
+		  const struct queue_mode *mode, unsigned int ring_flags)
 {
 	__u64 started = 0, n;
 	unsigned int qid;

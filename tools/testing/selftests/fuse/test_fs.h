@@ -6,7 +6,7 @@
 #ifndef FUSE_TEST_FS_H
 #define FUSE_TEST_FS_H
 
-#include "fuse_ring_test.h"
+#include "fixture.h"
 
 enum test_fs_node {
 	NODE_ROOT = FUSE_ROOT_ID,
@@ -49,7 +49,7 @@ struct test_fs {
 
 	/* the server that runs by itself */
 	struct fuse_mount *mount;
-	struct ring_mode mode;
+	struct queue_mode mode;
 	unsigned int ring_flags;
 	pthread_t *threads;
 	unsigned int nr_threads;
@@ -71,7 +71,7 @@ void test_fs_link_target(char target[LINK_LENGTH + 1]);
 
 /* One thread per queue that answers everything until test_fs_stop() */
 int test_fs_serve(struct test_fs *fs, struct fuse_mount *mount,
-		  const struct ring_mode *mode, unsigned int ring_flags);
+		  const struct queue_mode *mode, unsigned int ring_flags);
 int test_fs_stop(struct test_fs *fs);
 
 /*

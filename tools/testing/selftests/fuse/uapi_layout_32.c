@@ -6,8 +6,8 @@
  */
 #include <stddef.h>
 #include <linux/types.h>
-#include <linux/fuse.h>
-#include <linux/fuse_bufring.h>
+
+#include "uapi_compat.h"
 
 #define LAYOUT(actual, number) \
 	((void)sizeof(char[(actual) == (number) ? 1 : -1]))

@@ -6,10 +6,9 @@
 #include <stddef.h>
 #include <linux/types.h>
 #include <stdio.h>
-#include <linux/fuse.h>
-#include <linux/fuse_bufring.h>
 
 #include "kselftest_harness.h"
+#include "uapi_compat.h"
 
 static void check_number(struct __test_metadata *_metadata, const char *name,
 			 __u64 actual, __u64 expected)

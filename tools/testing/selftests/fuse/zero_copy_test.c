@@ -24,7 +24,7 @@
 #define FILE_SIZE (4 * MIB)
 #define SLOW_TEST_S 120	/* for an emulated debug kernel */
 
-static const struct ring_mode zero_copy = {
+static const struct queue_mode zero_copy = {
 	.flags = ZERO_COPY_FLAGS,
 	.depth = DEPTH,
 	.nr_pools = 1,
@@ -91,7 +91,7 @@ TEST_F(zero_copy, the_last_slot_of_the_table_is_accepted)
 	EXPECT_EQ(0, queue_register(&self->mount.queues[0], 1));
 }
 
-static int occupy(struct ring_queue *queue, unsigned int index)
+static int occupy(struct server_queue *queue, unsigned int index)
 {
 	struct iovec memory = queue->memory.headers;
 	__u64 tag = 0;
@@ -100,7 +100,7 @@ static int occupy(struct ring_queue *queue, unsigned int index)
 						    &memory, &tag, 1);
 }
 
-static int empty(struct ring_queue *queue, unsigned int index)
+static int empty(struct server_queue *queue, unsigned int index)
 {
 	struct iovec nothing = {};
 	__u64 tag = 0;
@@ -111,7 +111,7 @@ static int empty(struct ring_queue *queue, unsigned int index)
 
 TEST_F(zero_copy, an_occupied_slot_of_the_table_is_refused)
 {
-	struct ring_queue *queue = &self->mount.queues[0];
+	struct server_queue *queue = &self->mount.queues[0];
 
 	ASSERT_EQ(0, open_with_table(&self->mount, DEPTH));
 	ASSERT_EQ(1, occupy(queue, 1));
@@ -121,7 +121,7 @@ TEST_F(zero_copy, an_occupied_slot_of_the_table_is_refused)
 
 TEST_F(zero_copy, other_slots_of_a_table_are_free_to_use)
 {
-	struct ring_queue *queue = &self->mount.queues[0];
+	struct server_queue *queue = &self->mount.queues[0];
 
 	ASSERT_EQ(0, open_with_table(&self->mount, DEPTH + 1));
 	ASSERT_EQ(1, occupy(queue, DEPTH));
@@ -187,7 +187,7 @@ static long do_transfer(void *arg)
 static void hold_request(struct __test_metadata *_metadata,
 			 FIXTURE_DATA(zero_copy) * self, __u32 opcode,
 			 struct client *client, struct transfer *transfer,
-			 struct ring_request *request)
+			 struct server_request *request)
 {
 	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &zero_copy));
 	transfer->path = mount_path(&self->mount, "data");
@@ -208,7 +208,7 @@ static void hold_request(struct __test_metadata *_metadata,
 TEST_F(zero_copy, a_read_holds_no_payload_buffer)
 {
 	struct transfer transfer = { .size = 8192, .flags = O_DIRECT };
-	struct ring_request request;
+	struct server_request request;
 	struct client client;
 
 	HOLD_READ();
@@ -226,7 +226,7 @@ TEST_F(zero_copy, a_write_counts_its_pages_and_has_room_for_the_reply)
 		.write = true, .size = 8192, .flags = O_DIRECT, .fill = 0x5a,
 	};
 	struct fuse_write_out out = { .size = 8192 };
-	struct ring_request request;
+	struct server_request request;
 	struct client client;
 
 	HOLD_WRITE();
@@ -247,7 +247,7 @@ TEST_F(zero_copy, a_transfer_may_come_in_pieces)
 {
 	struct transfer transfer = { .size = 12288, .flags = O_DIRECT };
 	int fd = self->fs.data_fd[NODE_DATA];
-	struct ring_request request;
+	struct server_request request;
 	struct client client;
 
 	ASSERT_EQ(0, test_fs_fill(&self->fs, NODE_DATA));
@@ -263,7 +263,7 @@ TEST_F(zero_copy, a_transfer_cannot_leave_the_pages_of_the_request)
 {
 	struct transfer transfer = { .size = 8192, .flags = O_DIRECT };
 	int fd = self->fs.data_fd[NODE_DATA];
-	struct ring_request request;
+	struct server_request request;
 	struct client client;
 
 	HOLD_READ();
@@ -280,7 +280,7 @@ TEST_F(zero_copy, the_pages_of_a_write_cannot_be_written)
 	struct transfer transfer = {
 		.write = true, .size = 4096, .flags = O_DIRECT, .fill = 1,
 	};
-	struct ring_request request;
+	struct server_request request;
 	struct client client;
 
 	HOLD_WRITE();
@@ -299,7 +299,7 @@ TEST_F(zero_copy, the_pages_of_a_read_cannot_be_read)
 	struct transfer transfer = {
 		.size = 4096, .flags = O_DIRECT, .fill = 0x77,
 	};
-	struct ring_request request;
+	struct server_request request;
 	struct client client;
 
 	HOLD_READ();
@@ -316,7 +316,7 @@ TEST_F(zero_copy, after_the_reply_the_pages_are_out_of_reach)
 {
 	struct transfer transfer = { .size = 4096, .flags = O_DIRECT };
 	int fd = self->fs.data_fd[NODE_DATA];
-	struct ring_request request;
+	struct server_request request;
 	struct client client;
 
 	pattern_fill(self->fs.data[NODE_DATA], 4096, 0);
@@ -332,7 +332,7 @@ TEST_F(zero_copy, the_next_request_of_the_slot_has_its_own_pages)
 {
 	struct transfer transfer = { .size = 4096, .flags = O_DIRECT };
 	int fd = self->fs.data_fd[NODE_DATA];
-	struct ring_request request;
+	struct server_request request;
 	struct client client;
 	unsigned int round;
 
@@ -382,7 +382,7 @@ static void check_short_read(struct __test_metadata *_metadata,
 		.path = mount_path(&self->mount, "data"),
 	};
 	int fd = self->fs.data_fd[NODE_DATA];
-	struct ring_request request;
+	struct server_request request;
 	struct fuse_read_in in;
 	struct client client;
 
@@ -407,7 +407,7 @@ TEST_F(zero_copy, a_short_read_is_zeroed)
 TEST_F(zero_copy, a_read_of_nothing_is_zeroed)
 {
 	struct transfer transfer = { .size = 4096 };
-	struct ring_request request;
+	struct server_request request;
 	struct client client;
 
 	HOLD_READ();
@@ -418,7 +418,7 @@ TEST_F(zero_copy, a_read_of_nothing_is_zeroed)
 TEST_F(zero_copy, a_short_direct_read_returns_what_was_read)
 {
 	struct transfer transfer = { .size = 8192, .fill = 0x33 };
-	struct ring_request request;
+	struct server_request request;
 	struct client client;
 
 	/* With O_DIRECT alone the rest would be read through the cache. */
@@ -436,7 +436,7 @@ TEST_F(zero_copy, a_short_direct_read_returns_what_was_read)
 TEST_F(zero_copy, a_reply_that_claims_too_much_fails_the_read)
 {
 	struct transfer transfer = { .size = 4096, .flags = O_DIRECT };
-	struct ring_request request;
+	struct server_request request;
 	struct client client;
 
 	HOLD_READ();
@@ -447,8 +447,8 @@ TEST_F(zero_copy, a_reply_that_claims_too_much_fails_the_read)
 TEST_F(zero_copy, a_commit_from_another_ring_is_refused)
 {
 	struct transfer transfer = { .size = 4096, .flags = O_DIRECT };
-	struct ring_queue other = {};
-	struct ring_request request;
+	struct server_queue other = {};
+	struct server_request request;
 	struct client client;
 
 	HOLD_READ();
@@ -473,7 +473,7 @@ TEST_F(zero_copy, a_server_that_empties_the_slot_itself_harms_nothing)
 {
 	struct transfer transfer = { .size = 4096, .flags = O_DIRECT };
 	int fd = self->fs.data_fd[NODE_DATA];
-	struct ring_request request;
+	struct server_request request;
 	struct client client;
 
 	pattern_fill(self->fs.data[NODE_DATA], 4096, 0);
@@ -490,7 +490,7 @@ TEST_F(zero_copy, a_server_that_empties_the_slot_itself_harms_nothing)
 TEST_F(zero_copy, an_abort_wakes_the_client_at_once)
 {
 	struct transfer transfer = { .size = 4096, .flags = O_DIRECT };
-	struct ring_request request;
+	struct server_request request;
 	struct client client;
 
 	HOLD_READ();
@@ -527,7 +527,7 @@ TEST_F(zero_copy, pages_of_a_client_that_is_gone_stay_while_the_server_has_them)
 	};
 	int fd = self->fs.data_fd[NODE_DATA];
 	const unsigned char *data = (void *)self->fs.data[NODE_DATA];
-	struct ring_request request;
+	struct server_request request;
 	struct client client;
 	unsigned int n;
 
@@ -544,7 +544,7 @@ TEST_F(zero_copy, pages_of_a_client_that_is_gone_stay_while_the_server_has_them)
 	EXPECT_EQ(-EFAULT, request_transfer(&request, fd, 0, 4096));
 }
 
-static bool in_flight(const struct ring_request *request)
+static bool in_flight(const struct server_request *request)
 {
 	return request->queue->slots[request->slot].transferring;
 }
@@ -568,7 +568,7 @@ TEST_F(zero_copy, io_that_is_in_flight_keeps_the_pages_after_the_reply)
 		.fill = 0x5a,
 	};
 	unsigned char page[4096];
-	struct ring_request request;
+	struct server_request request;
 	struct client client;
 	unsigned int n;
 	int fds[2];
@@ -605,7 +605,7 @@ static void end_server(FIXTURE_DATA(zero_copy) * self)
 TEST_F(zero_copy, a_server_that_ends_with_a_request_fails_it)
 {
 	struct transfer transfer = { .size = 4096, .flags = O_DIRECT };
-	struct ring_request request;
+	struct server_request request;
 	struct client client;
 
 	HOLD_READ();
@@ -617,7 +617,7 @@ TEST_F(zero_copy, a_server_that_ends_with_a_request_fails_it)
 TEST_F(zero_copy, a_server_that_ends_with_io_in_flight_fails_the_request)
 {
 	struct transfer transfer = { .size = 4096, .flags = O_DIRECT };
-	struct ring_request request;
+	struct server_request request;
 	struct client client;
 	int fds[2];
 
@@ -783,7 +783,7 @@ static long read_link(void *arg)
 
 TEST_F(zero_copy, only_reads_and_writes_are_zero_copied)
 {
-	struct ring_request request;
+	struct server_request request;
 	struct client client;
 
 	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &zero_copy));

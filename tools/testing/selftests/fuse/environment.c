@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Fixture of the fuse io-uring tests, see fuse_ring_test.h: diagnostics, and
+ * Fixture of the fuse io-uring tests, see fixture.h: diagnostics, and
  * what the system it runs on can do.
  */
 #include <fcntl.h>
@@ -15,9 +15,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "fuse_ring_internal.h"
+#include "fixture_internal.h"
 
 #define FUSE_CTL_SUPER_MAGIC 0x65735543
+#define NO_ZERO_COPY "zero-copy needs CAP_SYS_ADMIN"
 
 void complain(const char *format, ...)
 {
@@ -269,17 +270,20 @@ const char *flags_impossible(const struct fuse_mount *mount, __u64 flags)
 	if (flags && !kernel_has_bufrings(mount))
 		return NO_BUFRINGS;
 	if (flags & FUSE_URING_REGISTER_ZERO_COPY && !has_privilege(CAP_SYS_ADMIN))
-		return "zero-copy needs CAP_SYS_ADMIN";
+		return NO_ZERO_COPY;
 	return NULL;
 }
 
 const char *mode_impossible(const struct fuse_mount *mount,
-			    const struct ring_mode *mode)
+			    const struct queue_mode *mode)
 {
 	const char *reason = flags_impossible(mount, mode->flags);
-	struct queue_layout layout = mode_layout(mount, mode);
-	size_t locked = queue_layout_pinned_bytes(&layout);
+	size_t locked = mode_pinned_bytes(mount, mode);
 
+	if (mode->bufpool && !kernel_has_bufpools(mount))
+		return NO_BUFPOOLS;
+	if (mode->bufpool & BUFPOOL_ZERO_COPY && !has_privilege(CAP_SYS_ADMIN))
+		return NO_ZERO_COPY;
 	if (reason || !locked || has_privilege(CAP_IPC_LOCK))
 		return reason;
 	return locking_impossible(mount->nr_queues * locked);
@@ -288,4 +292,18 @@ const char *mode_impossible(const struct fuse_mount *mount,
 bool kernel_has_bufrings(const struct fuse_mount *mount)
 {
 	return mount->init_flags & FUSE_HAS_IO_URING_BUFRING;
+}
+
+bool kernel_has_bufpools(const struct fuse_mount *mount)
+{
+	return mount->init_flags & FUSE_HAS_IO_URING_BUFPOOL;
+}
+
+const char *dangerous_impossible(void)
+{
+	const char *allowed = getenv("FUSE_DANGEROUS_TESTS");
+
+	if (allowed && !strcmp(allowed, "1"))
+		return NULL;
+	return "can take down a kernel without the fix: FUSE_DANGEROUS_TESTS=1 runs it";
 }

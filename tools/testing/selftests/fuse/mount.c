@@ -21,7 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "fuse_ring_internal.h"
+#include "fixture_internal.h"
 
 /* The process becomes root there, which is its user here. */
 static int enter_user_namespace(void)
@@ -57,7 +57,7 @@ static int enter_private_mounts(void)
 		return complain_errno("unshare(CLONE_NEWNS)");
 	if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL))
 		return complain_errno("making mounts private");
-	if (mount("fuse_ring_test", "/tmp", "tmpfs", 0, NULL))
+	if (mount("fuse_selftest", "/tmp", "tmpfs", 0, NULL))
 		return complain_errno("mounting a tmpfs on /tmp");
 	return 0;
 }
@@ -136,11 +136,12 @@ int wait_readable(int fd, const char *what)
 static int answer_init(struct fuse_mount *mount,
 		       const struct mount_options *options)
 {
-	const __u32 wanted = FUSE_ASYNC_READ | FUSE_BIG_WRITES |
+	const __u64 wanted = FUSE_ASYNC_READ | FUSE_BIG_WRITES |
 				FUSE_MAX_PAGES | FUSE_INIT_EXT |
 				FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS;
 	__u32 max_write = options->max_write ?: DEFAULT_MAX_WRITE;
 	__u32 page_size = getpagesize();
+	__u64 agreed;
 	struct {
 		struct fuse_out_header header;
 		struct fuse_init_out init;
@@ -176,15 +177,18 @@ static int answer_init(struct fuse_mount *mount,
 	reply.init.max_write = max_write;
 	reply.init.max_pages = (max_write + page_size - 1) / page_size;
 	reply.init.time_gran = 1;
-	reply.init.flags = ((wanted & ~options->init_off) | options->init_on) &
-			   init->flags;
-	reply.init.max_background = options->max_background;
+	agreed = (wanted & ~options->init_off) | options->init_on;
+	if (options->request_timeout)
+		agreed |= FUSE_REQUEST_TIMEOUT;
+	agreed &= mount->init_flags;
+	/* Even where it is not offered: what comes of it is for tests to see. */
 	if (!options->no_uring)
-		reply.init.flags2 = FUSE_OVER_IO_URING >> 32;
-	if (options->request_timeout) {
-		reply.init.flags2 |= FUSE_REQUEST_TIMEOUT >> 32;
-		reply.init.request_timeout = options->request_timeout;
-	}
+		agreed |= FUSE_OVER_IO_URING;
+	reply.init.flags = agreed;
+	reply.init.flags2 = agreed >> 32;
+	reply.init.max_background = options->max_background;
+	memcpy((char *)&reply.init + INIT_OUT_REQUEST_TIMEOUT,
+	       &options->request_timeout, sizeof(options->request_timeout));
 
 	mount->max_payload = max_write;
 	if (reply.init.max_pages * page_size > mount->max_payload)
@@ -222,7 +226,7 @@ static int find_connection(struct fuse_mount *mount)
 
 static int mount_fusectl(void)
 {
-	if (mount("fuse_ring_test", FUSECTL_DIR, "fusectl", 0, NULL))
+	if (mount("fuse_selftest", FUSECTL_DIR, "fusectl", 0, NULL))
 		return complain_errno("mounting fusectl on " FUSECTL_DIR);
 	return 0;
 }
@@ -316,6 +320,27 @@ static void answer_device_request(struct fuse_mount *mount, char *buffer,
 		complain_errno("answering on /dev/fuse");
 }
 
+static void take_interrupt(struct fuse_mount *mount,
+			   const struct fuse_in_header *in)
+{
+	const struct fuse_interrupt_in *interrupt = (void *)(in + 1);
+	const struct fuse_out_header refusal = {
+		.len = sizeof(refusal), .error = -EAGAIN, .unique = in->unique,
+	};
+
+	mount->interrupted = interrupt->unique;
+	if (__atomic_load_n(&mount->refuse_interrupts, __ATOMIC_SEQ_CST)) {
+		__atomic_sub_fetch(&mount->refuse_interrupts, 1,
+				   __ATOMIC_SEQ_CST);
+		mount->refusal_result =
+			write(mount->dev_fd, &refusal, sizeof(refusal)) < 0 ?
+			-errno : 0;
+		__atomic_add_fetch(&mount->refused_interrupts, 1,
+				   __ATOMIC_SEQ_CST);
+	}
+	__atomic_add_fetch(&mount->interrupts, 1, __ATOMIC_SEQ_CST);
+}
+
 /*
  * FORGET and INTERRUPT always arrive on /dev/fuse; everything does once
  * io-uring is turned off on the connection.
@@ -349,8 +374,7 @@ static void *serve_device(void *arg)
 		if (in->opcode == FUSE_FORGET || in->opcode == FUSE_BATCH_FORGET) {
 			__atomic_add_fetch(&mount->forgets, 1, __ATOMIC_SEQ_CST);
 		} else if (in->opcode == FUSE_INTERRUPT) {
-			__atomic_add_fetch(&mount->interrupts, 1,
-					   __ATOMIC_SEQ_CST);
+			take_interrupt(mount, in);
 		} else {
 			__atomic_add_fetch(&mount->device_requests, 1,
 					   __ATOMIC_SEQ_CST);
@@ -535,18 +559,20 @@ static int mount_by_fusermount(struct fuse_mount *mount)
 	return err;
 }
 
-static int mount_privately(struct fuse_mount *mount_)
+static int mount_privately(struct fuse_mount *mount_,
+			   const struct mount_options *options)
 {
-	char data[128];
+	const char *type = options->type ?: "fuse";
+	char data[256];
 
 	mount_->dev_fd = open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK);
 	if (mount_->dev_fd < 0)
 		return complain_errno("/dev/fuse");
 	snprintf(data, sizeof(data),
-		 "fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other",
-		 mount_->dev_fd);
-	if (mount("fuse_ring_test", mount_->dir, "fuse", MS_NOSUID | MS_NODEV,
-		  data))
+		 "fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other%s%s",
+		 mount_->dev_fd, options->data ? "," : "", options->data ?: "");
+	if (mount(options->source ?: "fuse_selftest", mount_->dir, type,
+		  MS_NOSUID | MS_NODEV, data))
 		return complain_errno("mount");
 	return 0;
 }
@@ -555,7 +581,7 @@ static int mount_and_init(struct fuse_mount *mount,
 			  const struct mount_options *options)
 {
 	int err = mounts_by_fusermount ? mount_by_fusermount(mount) :
-					 mount_privately(mount);
+					 mount_privately(mount, options);
 
 	return err ?: answer_init(mount, options);
 }
@@ -567,7 +593,7 @@ static int make_mount_point(struct fuse_mount *mount)
 
 	if (mounts_by_fusermount) {
 		snprintf(mount->dir, sizeof(mount->dir),
-			 "/tmp/fuse_ring_test-XXXXXX");
+			 "/tmp/fuse_selftest-XXXXXX");
 		return mkdtemp(mount->dir) ? 0 : complain_errno(mount->dir);
 	}
 	snprintf(mount->dir, sizeof(mount->dir), "/tmp/mount-%u", nr_mounts++);
@@ -608,7 +634,7 @@ int mount_open(struct fuse_mount *mount, const struct mount_options *options)
 	if (err)
 		return err;
 
-	mount->nr_queues = queue_count();
+	mount->nr_queues = possible_queues();
 	mount->queues = calloc(mount->nr_queues, sizeof(*mount->queues));
 	return mount->queues ? 0 : -ENOMEM;
 }

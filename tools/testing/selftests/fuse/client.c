@@ -20,7 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "fuse_ring_internal.h"
+#include "fixture_internal.h"
 
 enum child_kind {
 	CHILD_CLIENT,
@@ -221,7 +221,7 @@ long client_call(long (*call)(void *arg), void *arg)
 /* Answers all requests until @fd is readable. */
 static void serve_until(struct fuse_mount *mount, int fd)
 {
-	struct ring_request request;
+	struct server_request request;
 	int err;
 
 	do {
