@@ -17,6 +17,7 @@
 
 #include "kselftest_harness.h"
 #include "test_fs.h"
+#include "variants.h"
 
 #define KIB 1024
 #define MIB (1024 * 1024)
@@ -54,6 +55,13 @@ FIXTURE_VARIANT_ADD(io, name)						\
 
 IO_VARIANT(entries, .depth = 4);
 IO_VARIANT_ON_PLAIN_RING(entries_plain_ring, .depth = 1);
+
+IO_VARIANT(bufpool, MODE_bufpool, .depth = 4, .nr_pools = 1,
+	   .pool = { { MIB, 2 } });
+IO_VARIANT(bufpool_registered, MODE_bufpool_registered, .depth = 4);
+IO_VARIANT(bufpool_zero_copy, MODE_bufpool_zero_copy, .depth = 4);
+IO_VARIANT_ON_PLAIN_RING(bufpool_zero_copy_plain_ring, MODE_bufpool_zero_copy,
+			 .depth = 1);
 
 IO_VARIANT(bufring,
 	   .flags = FUSE_URING_REGISTER_BUFRING,
@@ -349,14 +357,10 @@ static void check_transfers(struct __test_metadata *_metadata,
 			    const struct test_fs *fs,
 			    const struct queue_mode *mode)
 {
-	const bool zero_copy = mode->flags & FUSE_URING_REGISTER_ZERO_COPY;
-	const bool opt_in = mode->flags & FUSE_URING_REGISTER_ZERO_COPY_OPT_IN;
 	unsigned int node;
 
 	for (node = NODE_DATA; node <= NODE_OPTED_IN; node++) {
-		bool expected = zero_copy && (!opt_in || node == NODE_OPTED_IN);
-
-		if (expected) {
+		if (mode_zero_copies(mode, node == NODE_OPTED_IN)) {
 			EXPECT_LT(0, fs->zero_copied[node]);
 			EXPECT_EQ(0, fs->copied[node]);
 		} else {
