@@ -47,8 +47,7 @@ image	:= build/$(name)/$(if $(filter uml,$(ENGINE)),linux,arch/x86/boot/bzImage)
 memory	:= 2G
 # Emulated and debugged, everything takes its time.
 limit	:= $(if $(filter qemu,$(ENGINE)),3000,900)
-fuse	:= tools/testing/selftests/fuse
-vmtest	:= $(fuse)/vmtest.sh -k $(image) -e $(ENGINE) -m $(memory) \
+vm	:= tools/testing/fuse/vm.sh -k $(image) -e $(ENGINE) -m $(memory) \
 	   -S build/linux -O build/selftests$(bits)
 
 help:
@@ -95,11 +94,11 @@ selftests: tree
 	$(Q)scripts/selftests.sh all
 
 run_tests: deps kernel selftests
-	$(Q)$(vmtest) -j -r build/reports/$(name)$(bits) -t $(limit) \
+	$(Q)$(vm) -j -r build/reports/$(name)$(bits) -t $(limit) \
 		$(if $(TEST),-T '$(TEST)') $(if $(ARGS),-a '$(ARGS)')
 
 shell: deps kernel
-	$(Q)$(vmtest) -r build/reports/$(name)-shell -s
+	$(Q)$(vm) -r build/reports/$(name)-shell -s
 
 library: deps
 	$(Q)$(MAKE) -C tools/lib/fuse_ring O=$(CURDIR)/build/fuse_ring

@@ -47,14 +47,14 @@ rm -rf "$out"
 mkdir -p "$out"
 cat "$plan" >"$out/plan.json"
 
-# vm NAME IMAGE COMMAND [vmtest option...]: the command in a guest, its output
+# vm NAME IMAGE COMMAND [vm.sh option...]: the command in a guest, its output
 # to NAME.log.
 vm()
 {
 	local name=$1 image=$2 command=$3
 
 	shift 3
-	"$TOP/$SELFTESTS/vmtest.sh" -k "$image" -S "$LINUX" -O "$TOP" \
+	"$WORKSHOP/vm.sh" -k "$image" -S "$LINUX" -O "$TOP" \
 		-r "$out/$name" -c "$command" "$@" 2>&1 |
 		awk -v log_file="$out/$name.log" -v tty="$([ -t 2 ] && echo 1)" -v shown="$name" '
 		{ print >> log_file; fflush(log_file) }
@@ -81,7 +81,7 @@ timed()
 # operation.
 counted()
 {
-	local ring_bench=$BUILD/selftests/kselftest/fuse/ring_bench
+	local ring_bench=$BUILD/selftests/workshop/ring_bench
 
 	vm "$1" "$2" "for m in $3; do for op in 'randread --bs 4K --direct' getattr open; do
 		$ring_bench --mode \$m --op \$op --count $count --pool 4K:8 --pool 1M:4 || exit

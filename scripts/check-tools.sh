@@ -9,7 +9,7 @@
 
 box=$(mktemp -d)
 trap 'rm -rf "$box"' EXIT
-vmtest=$TOP/$SELFTESTS/vmtest.sh
+vm=$WORKSHOP/vm.sh
 bad=0
 
 ok()
@@ -200,13 +200,13 @@ http_proxy=http://127.0.0.1:9 "$repo/scripts/fetch.sh" >"$box/out" 2>&1 || :
 expect "a damaged tarball is not used" test ! -e "$box/cache/linux-source-${KVER}_1.tar.xz"
 
 refuse "an engine nobody has" "uml or qemu" env ENGINE=vax "$repo/scripts/kernel.sh"
-refuse "a kernel nobody built" "build it first" "$vmtest" -k "$box/none"
+refuse "a kernel nobody built" "build it first" "$vm" -k "$box/none"
 
 # The judge of kernel logs: every sample line must be seen, and nothing in the
 # log of a healthy boot.
 while read -r line; do
 	echo "$line" >"$box/log"
-	if "$vmtest" --scan "$box/log" >/dev/null; then
+	if "$vm" --scan "$box/log" >/dev/null; then
 		bad=1
 		echo "FAIL: not seen in a kernel log: $line"
 	fi
@@ -253,7 +253,7 @@ for line in 'kmemleak: Kernel memory leak detector initialized (mem pool availab
 	    'kasan: KernelAddressSanitizer initialized (generic)' \
 	    'BUG: KCSAN: data-race in fuse_chan_abort / fuse_get_req'; do
 	echo "$line" >"$box/log"
-	expect "not a fault: $line" "$vmtest" --scan "$box/log"
+	expect "not a fault: $line" "$vm" --scan "$box/log"
 done
 
 # The judge of test results.
@@ -262,11 +262,11 @@ counts()
 	local what=$1 want=$2
 
 	cat >"$box/ktap"
-	if [ "$("$vmtest" --summary "$box/ktap" | tail -n 1)" = "$want" ]; then
+	if [ "$("$vm" --summary "$box/ktap" | tail -n 1)" = "$want" ]; then
 		ok "$what"
 	else
 		bad=1
-		echo "FAIL: $what: $("$vmtest" --summary "$box/ktap")"
+		echo "FAIL: $what: $("$vm" --summary "$box/ktap")"
 	fi
 }
 
@@ -338,7 +338,7 @@ not ok 1 selftests: fuse: io_test # exit=1
 ' >"$run/ktap.log"
 seq 10 0.25 12.5 >"$run/ktap.times"
 echo "the kernel complained: <BUG>" >"$run/faults"
-expect "faults beside the tests count" test "$("$vmtest" --summary "$run/ktap.log" "$run" | tail -n 1)" = \
+expect "faults beside the tests count" test "$("$vm" --summary "$run/ktap.log" "$run" | tail -n 1)" = \
 	"1 passed, 2 failed, 2 skipped"
 expect "a JUnit file says the same" python3 - "$run/junit.xml" <<'END'
 import sys, xml.etree.ElementTree as tree
@@ -373,7 +373,7 @@ cat >"$box/linux" <<'END'
 #!/bin/bash
 for parameter; do
 	case $parameter in
-	vmtest_report=*) report=${parameter#*=} ;;
+	vm_report=*) report=${parameter#*=} ;;
 	esac
 done
 . "$report/guest.env"
@@ -391,11 +391,11 @@ chmod +x "$box/linux"
 # program DIES ends too early
 machines()
 {
-	DIES=$1 "$vmtest" -e uml -k "$box/linux" -S "$box/tree" -O "$box/tree" \
+	DIES=$1 "$vm" -e uml -k "$box/linux" -S "$box/tree" -O "$box/tree" \
 		-r "$box/machines" "${@:2}" | tail -n 1
 }
 
-programs=$(grep -c '^TEST_GEN_PROGS [:+]= ' "$TOP/$SELFTESTS/Makefile")
+programs=$(cat "$TOP/$SELFTESTS/Makefile" "$WORKSHOP/Makefile" | grep -c '^TEST_GEN_PROGS [:+]= ')
 expect "two machines run each program once" \
 	test "$(machines none -j)" = "$programs passed, 0 failed, 0 skipped"
 expect "none is left out" test "$(grep -c '^# selftests: ' "$box/machines/ktap.log")" = \
@@ -409,6 +409,6 @@ expect "one program needs one machine" \
 expect "a part of the programs is what it says" \
 	test "$(machines none -P 2 -T 'fuzz_test io_test')" = "1 passed, 0 failed, 0 skipped"
 refuse "a part without programs" "none of these programs" \
-	"$vmtest" -e uml -k "$box/linux" -S "$box/tree" -O "$box/tree" -P 2 -T fuzz_test
+	"$vm" -e uml -k "$box/linux" -S "$box/tree" -O "$box/tree" -P 2 -T fuzz_test
 
 exit $bad

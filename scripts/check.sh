@@ -9,7 +9,6 @@
 
 out=$REPORTS/check
 work=$BUILD/check
-fuse=$TOP/$SELFTESTS
 units="fs/fuse/ io_uring/ drivers/block/ublk_drv.o"
 only=("$@")
 
@@ -235,7 +234,7 @@ build()
 	shift 3
 	mkdir -p "$o"
 	{
-		cat "$fuse/config" "$fuse/config.$([ "$arch" = um ] && echo uml || echo qemu)"
+		cat "$TOP/$SELFTESTS/config" "$WORKSHOP/configs/$([ "$arch" = um ] && echo uml || echo qemu)"
 		printf '%b' "$extra"
 	} >"$o/fragment.new"
 	if ! cmp -s "$o/fragment.new" "$o/fragment" || [ ! -f "$o/.config" ]; then
@@ -370,7 +369,7 @@ kselftest_conventions()
 		FUSE_STRESS_OPS=100000000 ./run_kselftest.sh -o 1 -t fuse:stress_test | cat >/run/late
 		grep '^not ok 1 selftests: fuse: stress_test # TIMEOUT 1 seconds$' /run/late
 	END
-	on_free_cpu "$fuse/vmtest.sh" -e uml -k "$image" -S "$LINUX" -O "$BUILD/selftests" \
+	on_free_cpu "$WORKSHOP/vm.sh" -e uml -k "$image" -S "$LINUX" -O "$BUILD/selftests" \
 		-r "$REPORTS/uml-installed" -m 2G -t 120 -c "bash -x $dir/check.sh"
 }
 
@@ -382,13 +381,13 @@ compat()
 	[ "$(uname -m)" = x86_64 ] || { echo "only x86_64 has 32-bit programs"; return 4; }
 	CROSS32=1 built "$TOP/scripts/selftests.sh" all
 	image=$(ENGINE=qemu DEBUG=1 built "$TOP/scripts/kernel.sh")
-	"$fuse/vmtest.sh" -e qemu -k "$image" -S "$LINUX" \
+	"$WORKSHOP/vm.sh" -e qemu -k "$image" -S "$LINUX" \
 		-O "$BUILD/selftests-32" -r "$REPORTS/qemu-debug-32" -m 2G -t 1200 \
 		-T "uapi_layout_test detect_test register_flags_test register_bounds_test privilege_test"
 }
 
 # vm ENGINE DEBUG BASE [OPTION...]: the selftests on one kernel. Options are
-# vmtest.sh's; a report of another name is one of them.
+# vm.sh's; a report of another name is one of them.
 vm()
 {
 	local engine=$1 image name=$1 limit=900 place=${place:-on_free_cpu}
@@ -399,7 +398,7 @@ vm()
 	image=$(ENGINE=$1 DEBUG=$2 BASE=$3 built "$TOP/scripts/kernel.sh")
 	built "$TOP/scripts/selftests.sh" all
 	shift 3
-	"$place" "$fuse/vmtest.sh" -e "$engine" -k "$image" -S "$LINUX" \
+	"$place" "$WORKSHOP/vm.sh" -e "$engine" -k "$image" -S "$LINUX" \
 		-O "$BUILD/selftests" -r "$REPORTS/$name" -m 2G -t "$limit" "$@"
 }
 

@@ -27,7 +27,7 @@ rm -rf "$out"
 mkdir -p "$out"
 say "the selftests on a kernel that counts"
 export FUSE_SLOW_TESTS=1
-"$TOP/$SELFTESTS/vmtest.sh" -e "$engine" -k "$image" -S "$LINUX" -O "$BUILD/selftests" \
+"$WORKSHOP/vm.sh" -e "$engine" -k "$image" -S "$LINUX" -O "$BUILD/selftests" \
 	-r "$out" -m 2G -t 2400 >"$out/log" 2>&1 </dev/null || {
 	tail -n 20 "$out/log" >&2
 	die "the tests failed: see ${out#"$TOP"/}/log"

@@ -24,7 +24,7 @@ qemu)	arch=x86_64 image=arch/x86/boot/bzImage steps=1750 ;;
 esac
 
 name=$engine
-config=("$TOP/$SELFTESTS/config" "$TOP/$SELFTESTS/config.$engine")
+config=("$TOP/$SELFTESTS/config" "$WORKSHOP/configs/$engine")
 # What is to be instrumented, where it is not the whole kernel: the objects of
 # the series, and for races those that share data with them.
 objects=(dev_uring dev_uring_mem dev_uring_bufring dev_uring_zero_copy)
@@ -32,16 +32,16 @@ instrument=()
 case ${DEBUG:-0} in
 0)	;;
 1)	name=$engine-debug
-	config+=("$TOP/$SELFTESTS/config.debug") ;;
+	config+=("$WORKSHOP/configs/debug") ;;
 kcsan)	name=$engine-kcsan
-	config+=("$TOP/$SELFTESTS/config.kcsan")
+	config+=("$WORKSHOP/configs/kcsan")
 	instrument=(KCSAN_SANITIZE=n)
 	for object in "${objects[@]}" dev rsrc; do
 		instrument+=("KCSAN_SANITIZE_$object.o=y")
 	done ;;
 coverage)
 	name=$engine-coverage
-	config+=("$TOP/$SELFTESTS/config.coverage")
+	config+=("$WORKSHOP/configs/coverage")
 	for object in "${objects[@]}"; do
 		instrument+=("GCOV_PROFILE_$object.o=y")
 	done ;;

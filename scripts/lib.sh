@@ -16,6 +16,7 @@ REPORTS=$BUILD/reports
 CACHE_DIR=${CACHE_DIR:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/fuse-bufring}
 JOBS=${JOBS:-$(nproc)}
 SELFTESTS=tools/testing/selftests/fuse
+WORKSHOP=$TOP/tools/testing/fuse
 
 # The parts of the series, in the order in which they are applied: directories
 # of patches/, each with its own 'series' file. PARTS="fixes" gives a kernel with

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # mutants.sh [NAME...]: shows that the selftests find the faults they look for.
-# Each patch in tools/testing/selftests/fuse/mutants puts one fault into the
+# Each patch in tools/testing/fuse/mutants puts one fault into the
 # series; the program that it names must fail on a kernel with that fault, and
 # pass on one without. A header says so:
 #
@@ -22,11 +22,11 @@ export FUSE_SLOW_TESTS=1
 # Each job in a process group of its own, so that it can be ended as a whole.
 set -m
 
-mutants=$TOP/$SELFTESTS/mutants
+mutants=$WORKSHOP/mutants
 work=$BUILD/mutants
 tree=$work/linux
 out=$REPORTS/mutants
-vmtest=$TOP/$SELFTESTS/vmtest.sh
+vm=$WORKSHOP/vm.sh
 
 # field NAME PATCH: what its header says.
 field()
@@ -54,7 +54,8 @@ check_header()
 
 	by=$(field Caught-by "$1")
 	[ -n "$by" ] || die "$name does not say what it is Caught-by"
-	grep -qE "^TEST_GEN_PROGS (:=|\+=) ${by%% *}\$" "$TOP/$SELFTESTS/Makefile" ||
+	grep -qE "^TEST_GEN_PROGS (:=|\+=) ${by%% *}\$" \
+		"$TOP/$SELFTESTS/Makefile" "$WORKSHOP/Makefile" ||
 		die "$name is to be caught by ${by%% *}, which is no test program"
 	case $(kernel_of "$1") in
 	uml|uml-debug|qemu-debug)	;;
@@ -88,7 +89,7 @@ build()
 }
 
 # run KERNEL IMAGE REPORT CAUGHT-BY: 0 if the program passed, and did not just
-# skip everything; what vmtest.sh said is in REPORT/log.
+# skip everything; what vm.sh said is in REPORT/log.
 run()
 {
 	local limit=240 program=${4%% *} args='' place=on_free_cpu
@@ -99,7 +100,7 @@ run()
 	qemu-*)		limit=1800 place="env" ;;
 	esac
 	mkdir -p "$3"
-	"$place" "$vmtest" -e "${1%-debug}" -k "$2" -S "$LINUX" -O "$BUILD/selftests" \
+	"$place" "$vm" -e "${1%-debug}" -k "$2" -S "$LINUX" -O "$BUILD/selftests" \
 		-r "$3" -m 2G -t "$limit" -T "$program" -a "$args" \
 		>"$3/log" 2>&1 </dev/null || return 1
 	tail -n 1 "$3/log" | grep -qE '^[1-9][0-9]* passed, 0 failed'

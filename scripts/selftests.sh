@@ -3,6 +3,7 @@
 #
 # selftests.sh TARGET [VAR=value...]: kselftest's own make in the prepared
 # tree, against that tree's headers, with the output in build/selftests (or O=).
+# For 'all' also the programs of tools/testing/fuse, in workshop below that.
 # CROSS32=1 makes 32-bit programs in build/selftests-32.
 
 . "$(dirname "$0")/lib.sh" || exit 1
@@ -23,7 +24,7 @@ if [ "$cross32" = 1 ]; then
 fi
 out=${out:-$BUILD/selftests}
 log=$REPORTS/selftests.log
-mkdir -p "$out" "$REPORTS"
+mkdir -p "$out/workshop" "$REPORTS"
 
 smake()
 {
@@ -42,12 +43,19 @@ if [ "$stamp" != "$(cat "$out/headers-of" 2>/dev/null)" ]; then
 	echo "$stamp" >"$out/headers-of"
 fi
 
-if [ "$1" = all ]; then
-	# Static, unless other flags follow: a process with few mappings is cheap
-	# to make, and the tests make thousands.
+# Static, unless other flags follow: a process with few mappings is cheap to make,
+# and the tests make thousands.
+build_all()
+{
 	smake -C "$LINUX/tools/testing/selftests" TARGETS=fuse FORCE_TARGETS=1 all \
-		LDFLAGS=-static "${@:2}" "${more[@]}" \
-		>"$log" 2>&1 || {
+		LDFLAGS=-static "$@" || return
+	[ ! -e "$LINUX/tools/testing/fuse/Makefile" ] ||
+		smake -C "$LINUX/tools/testing/fuse" all OUTPUT="$out/workshop" \
+			KHDR_INCLUDES="-isystem $out/usr/include" LDFLAGS=-static "$@"
+}
+
+if [ "$1" = all ]; then
+	build_all "${@:2}" "${more[@]}" >"$log" 2>&1 || {
 		grep -m12 -A3 -E '(error|warning): |\*\*\* ' "$log" >&2 || tail -n 12 "$log" >&2
 		die "the selftests do not build: see ${log#"$TOP"/}"
 	}

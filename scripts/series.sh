@@ -24,8 +24,9 @@ for p in $PARTS; do
 	to=$(kgit rev-list --reverse "$from..refs/fuse/applied" | sed -n "${n}p")
 	[ "$p" != "$part" ] || { passed=1; break; }
 done
-[ -n "$passed" ] && [ -n "$to" ] && [ "$n" -gt 0 ] ||
+if [ -z "$passed" ] || [ -z "$to" ] || [ "$n" = 0 ]; then
 	die "patches/$part/series is empty: there is nothing to send"
+fi
 name=$IDENT_NAME mail=$IDENT_MAIL
 if [ -n "${SIGNOFF:-}" ]; then
 	name=$(expr "$SIGNOFF" : '\(.*[^ ]\) *<[^<>@ ]*@[^<>@ ]*>$') ||

@@ -236,7 +236,7 @@ done
 [ -n "$image" ] || die "which kernel? -k IMAGE (-h shows all options)"
 tree=$(realpath "${tree:-$here/../../../..}")
 report=$(realpath -m "${report:-$(mktemp -d)}")
-vmtest=$here/../../../testing/selftests/fuse/vmtest.sh
+vm=$here/../../../testing/fuse/vm.sh
 for test in $tests; do
 	[ -f "$(program_of "$test")" ] || die "there is no test '$test': $all_tests"
 done
@@ -249,9 +249,9 @@ else
 	build
 fi
 
-"$vmtest" -k "$image" -S "$tree" -O "${root:-$obj}" -r "$report" -t "$limit" "${more[@]}" \
+"$vm" -k "$image" -S "$tree" -O "${root:-$obj}" -r "$report" -t "$limit" "${more[@]}" \
 	-c "$(guest_command)"
-"$vmtest" --summary "$report/ktap.log" "$report" >"$report/summary"
+"$vm" --summary "$report/ktap.log" "$report" >"$report/summary"
 status=$?
 cat "$report/summary"
 exit $status

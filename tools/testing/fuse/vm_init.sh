@@ -1,12 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# The first process of vmtest.sh's guest. The host's root is mounted read-only;
+# The first process of vm.sh's guest. The host's root is mounted read-only;
 # what tests write to are file systems in memory, and the report directory,
 # which is mounted once more, writable.
 
 # The kernel passes on what it does not know of its command line.
-: "${vmtest_report:?}" "${vmtest_terminal:?}"
+: "${vm_report:?}" "${vm_terminal:?}"
 
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL=C HOME=/tmp
@@ -38,11 +38,11 @@ else
 	# each version knows one.
 	mkdir /run/host
 	mount -t hostfs host /run/host
-	mount --bind "/run/host$vmtest_report" /run/report
+	mount --bind "/run/host$vm_report" /run/report
 	umount -l /run/host
 fi
 
-terminal=/dev/$vmtest_terminal
+terminal=/dev/$vm_terminal
 tree='' obj='' tests='' args='' command='' user='' shell=''
 # shellcheck source=/dev/null
 . /run/report/guest.env
@@ -76,6 +76,17 @@ if [ -n "$user" ]; then
 		 --clear-groups)
 	chmod 666 "$terminal"
 fi
+# Where a program is: of the selftests, or of the workshop, which has scripts, too
+path_of()
+{
+	local dir
+
+	for dir in "$obj/kselftest/fuse" "$obj/workshop" "$tree/tools/testing/fuse"; do
+		[ -x "$dir/$1" ] && break
+	done
+	echo "$dir/$1"
+}
+
 ip link set lo up 2>/dev/null
 # Huge pages for the tests that want them, where the kernel has any.
 [ ! -w /proc/sys/vm/nr_hugepages ] || echo 16 >/proc/sys/vm/nr_hugepages
@@ -93,18 +104,14 @@ else
 	if [ -n "$command" ]; then
 		"${as_user[@]}" bash -c "$command"
 	else
-		only=()
-		if [ -n "$tests" ]; then
-			# shellcheck disable=SC2086	# one path for each
-			only=("TEST_GEN_PROGS=$(printf "$obj/kselftest/fuse/%s " $tests)"
-			      TEST_PROGS=)
-		fi
+		paths=
 		for t in $tests; do
+			paths="$paths $(path_of "$t")"
 			t=${t^^}
 			export "KSELFTEST_${t//[^A-Z0-9]/_}_ARGS=$args"
 		done
 		"${as_user[@]}" make -s --no-print-directory -C "$tree/tools/testing/selftests" \
-			O="$obj" TARGETS=fuse "${only[@]}" run_tests
+			O="$obj" TARGETS=fuse TEST_GEN_PROGS="$paths" TEST_PROGS= run_tests
 	fi
 	verdict=$?
 fi
@@ -114,7 +121,7 @@ fi
 if [ -z "$command$shell" ]; then
 	for ((i = 0; i < 100; i++)); do
 		left=$(awk '$3 ~ /^fuse([.]|$)/' /proc/mounts
-			ls -d /tmp/fuse_ring_test-* 2>/dev/null)
+			ls -d /tmp/fuse_selftest-* 2>/dev/null)
 		[ -n "$left" ] || break
 		sleep 0.1
 	done

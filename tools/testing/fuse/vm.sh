@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Runs the fuse selftests on a kernel of this tree in a virtual machine whose
-# root is this machine's own, read-only: User Mode Linux over hostfs, or qemu
+# Runs the fuse selftests, and fuzz_test of this directory, on a kernel in a
+# virtual machine whose root is this machine's own, read-only: User Mode Linux over hostfs, or qemu
 # over 9p. Three channels keep apart what must not be mixed: the tests' KTAP
 # comes live to the terminal, the kernel's log goes to a file, and the verdict
 # is a file the guest writes last. No verdict is a failure, and so is any
@@ -14,7 +14,7 @@ export LC_ALL=C
 usage()
 {
 	cat <<-END
-	usage: vmtest.sh -k IMAGE [options]
+	usage: vm.sh -k IMAGE [options]
 	  -k IMAGE    the kernel: 'linux' of a UML build or a bzImage
 	  -e ENGINE   uml or qemu (default: what IMAGE is)
 	  -S TREE     kernel source tree (default: the one this file is in)
@@ -32,15 +32,15 @@ usage()
 	  -t SECONDS  time limit of the whole run (default 600)
 	  -i          qemu counts instructions: one is a nanosecond to the guest
 	  -s          an interactive shell instead of the tests
-	  vmtest.sh --summary LOG [DIR]   counts the tests of a KTAP log, writes
+	  vm.sh --summary LOG [DIR]   counts the tests of a KTAP log, writes
 	                                  DIR/junit.xml and DIR/skips
-	  vmtest.sh --scan LOG            shows the complaints in a kernel log
+	  vm.sh --scan LOG            shows the complaints in a kernel log
 	END
 }
 
 die()
 {
-	echo "vmtest.sh: error: $*" >&2
+	echo "vm.sh: error: $*" >&2
 	exit 1
 }
 
@@ -120,7 +120,7 @@ done
 [ -n "$image" ] || die "which kernel? -k IMAGE (-h shows all options)"
 [ -s "$image" ] || die "there is no kernel $image: build it first"
 image=$(realpath "$image")
-tree=$(realpath "${tree:-$here/../../../..}")
+tree=$(realpath "${tree:-$here/../../..}")
 [ -f "$tree/tools/testing/selftests/lib.mk" ] || die "$tree is not a kernel tree: give -S TREE"
 obj=$(realpath "${obj:-$tree}")
 [ -d "$obj" ] || die "there is no $obj: build the selftests with O= this first"
@@ -129,16 +129,18 @@ if [ -z "$engine" ]; then
 	[ "${image##*/}" != linux ] || engine=uml
 fi
 
-# Of all programs, or those of -T, part 2 is these and part 1 all others: in either
-# engine they take about the same time.
+[ -n "$tests" ] ||
+	tests=$(sed -n 's/^TEST_GEN_PROGS [:+]= //p' \
+		"$here"/{../selftests/fuse,.}/Makefile | tr '\n' ' ')
+
+# Part 2 of the programs is these and part 1 all others: in either engine they
+# take about the same time.
 second="io_test teardown_test fault_test"
 programs()
 {
-	local all=$tests t of
+	local t of
 
-	[ -n "$all" ] ||
-		all=$(sed -n 's/^TEST_GEN_PROGS [:+]= //p' "$here/Makefile")
-	for t in $all; do
+	for t in $tests; do
 		of=1
 		[[ " $second " != *" $t "* ]] || of=2
 		[ "$of" != "$1" ] || printf '%s ' "$t"
@@ -181,7 +183,7 @@ report=${report:-$(mktemp -d)}
 mkdir -p "$report" || die "cannot create $report"
 report=$(realpath "$report")
 
-params="init=$here/vmtest_init.sh fuse.enable_uring=1 printk.time=1 panic=-1 $params"
+params="init=$here/vm_init.sh fuse.enable_uring=1 printk.time=1 panic=-1 $params"
 
 # prepare DIR [TESTS]: what the guest's init is to do, and where its logs and
 # results go. Kernel parameters could not carry it: they end at the first space.
@@ -234,7 +236,7 @@ boot_uml()
 	taskset -c "$cpu" "$@" "$image" mem="$memory" seccomp=on \
 		root=/dev/root rootfstype=hostfs ro \
 		con=null con0="${shell:+fd:0,}fd:1" con1=null,fd:9 ssl=null \
-		console=tty1 vmtest_terminal=tty0 $params vmtest_report="$dir" \
+		console=tty1 vm_terminal=tty0 $params vm_report="$dir" \
 		9>>"$dir/kernel.log" 2>>"$dir/engine.log"
 }
 
@@ -273,7 +275,7 @@ boot_qemu()
 		-virtfs local,path="$dir",mount_tag=report,$share \
 		-serial file:"$dir/kernel.log" -serial stdio \
 		-append "root=root rootfstype=9p rootflags=$root ro console=ttyS0 tsc=nowatchdog \
-			vmtest_terminal=ttyS1 $params vmtest_report=$dir" \
+			vm_terminal=ttyS1 $params vm_report=$dir" \
 		2>>"$dir/engine.log"
 }
 
