@@ -24,8 +24,9 @@ endif
 endif
 
 FIXTURE_HDRS := $(wildcard $(FIXTURE_DIR)/*.h)
-FIXTURE_OBJS := $(addprefix $(OUTPUT)/, environment.o mount.o client.o \
-		  server_memory.o server_queue.o request.o test_fs.o)
+FIXTURE_OBJS := $(addprefix $(OUTPUT)/, environment.o mount.o device.o \
+		  client.o server_memory.o server_queue.o server_command.o \
+		  request.o test_fs.o)
 vpath %.c $(FIXTURE_DIR)
 EXTRA_CLEAN += $(FIXTURE_OBJS)
 

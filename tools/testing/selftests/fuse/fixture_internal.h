@@ -22,6 +22,9 @@ int prepare_mounts(void);
 /* Notes what has_privilege() is to say from now on. */
 void note_privileges(void);
 bool may_mount(void);
+/* The thread that keeps /dev/fuse drained */
+int start_device_thread(struct fuse_mount *mount);
+void stop_device_thread(struct fuse_mount *mount);
 /* -ETIMEDOUT after WAIT_MS */
 int wait_readable(int fd, const char *what);
 
@@ -38,6 +41,12 @@ struct io_uring_sqe *queue_get_sqe(struct server_queue *queue);
 /* The SQE of a command, prepared only; -> its user_data */
 __u64 queue_prepare(struct server_queue *queue,
 		    const struct server_command *command);
+
+/*
+ * Takes all completions. The result of the command @user_data is not
+ * handled when it is an error, but returned: that is how it is refused.
+ */
+int queue_drain(struct server_queue *queue, __u64 user_data);
 
 /* Memory of a queue; -ENOMEM if there is none */
 int server_memory_map(struct server_memory *memory,
