@@ -14,6 +14,7 @@
 
 #include "kselftest_harness.h"
 #include "test_fs.h"
+#include "variants.h"
 
 #define KIB 1024
 #define MIB (1024 * 1024)
@@ -33,28 +34,10 @@ FIXTURE_VARIANT(bad_reply)
 	struct queue_mode mode;
 };
 
-FIXTURE_VARIANT_ADD(bad_reply, entries)
-{
-	.mode = { .depth = 2 },
-};
-
-FIXTURE_VARIANT_ADD(bad_reply, bufring)
-{
-	.mode = { .flags = FUSE_URING_REGISTER_BUFRING, .depth = 2, .nr_pools = 2,
-		  .pool = { { 4 * KIB, 1 }, { MIB, 1 } } },
-};
-
-FIXTURE_VARIANT_ADD(bad_reply, pinned)
-{
-	.mode = { .flags = PINNED_FLAGS, .depth = 2, .nr_pools = 2,
-		  .pool = { { 4 * KIB, 1 }, { MIB, 1 } } },
-};
-
-FIXTURE_VARIANT_ADD(bad_reply, zero_copy)
-{
-	.mode = { .flags = ZERO_COPY_FLAGS, .depth = 2, .nr_pools = 2,
-		  .pool = { { 4 * KIB, 1 }, { MIB, 1 } } },
-};
+ADD_VARIANT(bad_reply, entries, .depth = 2);
+ADD_BUFPOOL_VARIANTS(bad_reply, .depth = 2);
+ADD_BUFRING_VARIANTS(bad_reply, .depth = 2, .nr_pools = 2,
+		     .pool = { { 4 * KIB, 1 }, { MIB, 1 } });
 
 /* A request whose reply may have up to VALUE_SIZE bytes */
 static long get_value(void *arg)
@@ -199,9 +182,7 @@ TEST_F(bad_reply, another_unique_id_fails_the_request)
 
 TEST_F(bad_reply, the_unique_id_of_an_interrupt_fails_the_request)
 {
-	/* Without the series that brings buffer rings it is a WARN(). */
-	if (!kernel_has_bufrings(&self->mount))
-		SKIP(return, "this kernel warns about the id of an interrupt");
+	/* A kernel without the fix warns about it, and the result is the same. */
 	EXPECT_EQ(0, commit_with_header(&self->request, 0,
 					self->request.in.unique | 1));
 	check_client(_metadata, self, -ENOENT);
@@ -218,8 +199,6 @@ TEST_F(bad_reply, a_retrieve_with_the_id_0_gets_no_answer)
 		.retrieve = { .nodeid = NODE_DATA, .size = 1 },
 	};
 
-	if (!kernel_has_bufrings(&self->mount))
-		SKIP(return, "this kernel warns about the id 0");
 	ASSERT_EQ(0, request_answer(&self->request));
 	check_client(_metadata, self, -ENODATA);
 	/* The kernel knows the file from now on. */
@@ -370,34 +349,24 @@ FIXTURE_VARIANT(small_payload)
 	struct queue_mode mode;
 };
 
-FIXTURE_VARIANT_ADD(small_payload, entries)
-{
-	.mode = { .depth = 2 },
-};
-
-FIXTURE_VARIANT_ADD(small_payload, bufring)
-{
-	.mode = { .flags = FUSE_URING_REGISTER_BUFRING, .depth = 2, .nr_pools = 1,
-		  .pool = { { SMALL_PAYLOAD, 2 } } },
-};
-
-FIXTURE_VARIANT_ADD(small_payload, pinned)
-{
-	.mode = { .flags = PINNED_FLAGS, .depth = 2, .nr_pools = 1,
-		  .pool = { { SMALL_PAYLOAD, 2 } } },
-};
+ADD_ALL_VARIANTS(small_payload, .depth = 2, .nr_pools = 1,
+		 .pool = { { SMALL_PAYLOAD, 2 } });
 
 FIXTURE_SETUP(small_payload)
 {
 	const struct mount_options options = { .max_write = SMALL_MAX_WRITE };
 	const char *impossible = ring_tests_impossible();
 
+	/* Without the fix it is a BUG(). */
+	if (!impossible)
+		impossible = dangerous_impossible();
 	if (impossible)
 		SKIP(return, "%s", impossible);
 	ASSERT_EQ(0, test_fs_open(&self->fs, 4096));
 	ASSERT_EQ(0, test_fs_mount(&self->fs, &self->mount, &options));
-	if (!kernel_has_bufrings(&self->mount))
-		SKIP(return, "7.2 without the series runs into a BUG() here");
+	impossible = mode_impossible(&self->mount, &variant->mode);
+	if (impossible)
+		SKIP(return, "%s", impossible);
 	ASSERT_EQ(SMALL_PAYLOAD, self->mount.max_payload);
 	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &variant->mode));
 }

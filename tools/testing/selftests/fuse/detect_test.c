@@ -93,10 +93,25 @@ TEST_F(detect, io_uring_is_not_offered_when_the_parameter_forbids_it)
 		SKIP(return, PARAMETER " can only be set by root");
 	ASSERT_EQ(0, mount_open(&self->mount, &options));
 	EXPECT_EQ(0, self->mount.init_flags & (1ULL << 41));
+	EXPECT_EQ(0, self->mount.init_flags & (1ULL << 43));
 	EXPECT_EQ(0, self->mount.init_flags & (1ULL << 60));
 	ASSERT_EQ(0, queue_open(&self->mount, 0, &entries));
 	EXPECT_EQ(-EOPNOTSUPP, queue_register(&self->mount.queues[0], 0));
 	EXPECT_EQ(LINK_LENGTH, client_reads_symlink(&self->mount));
+}
+
+TEST_F(detect, buffer_pools_are_offered_where_queues_can_be_added)
+{
+	struct server_command command;
+	bool offered;
+
+	ASSERT_EQ(0, set_parameter("Y"));
+	ASSERT_EQ(0, mount_open(&self->mount, NULL));
+	offered = self->mount.init_flags & (1ULL << 43);
+	ASSERT_EQ(0, queue_open(&self->mount, 0, &entries));
+	queue_fill_add_queue(&self->mount.queues[0], &command);
+	EXPECT_EQ(offered ? 0 : -EINVAL,
+		  queue_send(&self->mount.queues[0], &command));
 }
 
 TEST_F(detect, buffer_rings_are_offered)

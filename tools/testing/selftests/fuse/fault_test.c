@@ -13,6 +13,7 @@
 
 #include "kselftest_harness.h"
 #include "test_fs.h"
+#include "variants.h"
 
 #define KIB 1024
 #define DEPTH 2
@@ -32,33 +33,22 @@ FIXTURE(fault)
 FIXTURE_VARIANT(fault)
 {
 	struct queue_mode mode;
-	long pinned_kib;	/* of one queue */
 };
 
-FIXTURE_VARIANT_ADD(fault, entries)
-{
-	.mode = { .depth = DEPTH },
-};
+ADD_VARIANT(fault, entries, .depth = DEPTH);
+ADD_BUFPOOL_VARIANTS(fault, .depth = DEPTH);
+ADD_BUFRING_VARIANTS(fault, .depth = DEPTH, .nr_pools = 2,
+		     .pool = { { 4 * KIB, 2 }, { 8 * KIB, 1 } });
 
-FIXTURE_VARIANT_ADD(fault, bufring)
+/* What is pinned once so many queues are registered, beyond the tables */
+static long pinned_by(const struct fuse_mount *mount,
+		      const struct queue_mode *mode, unsigned int queues)
 {
-	.mode = { .flags = FUSE_URING_REGISTER_BUFRING, .depth = DEPTH, .nr_pools = 2,
-		  .pool = { { 4 * KIB, 2 }, { 8 * KIB, 1 } } },
-};
+	long bytes = mode_pinned_bytes(mount, mode) -
+		     mode_table_bytes(mount, mode);
 
-FIXTURE_VARIANT_ADD(fault, pinned)
-{
-	.mode = { .flags = PINNED_FLAGS, .depth = DEPTH, .nr_pools = 2,
-		  .pool = { { 4 * KIB, 2 }, { 8 * KIB, 1 } } },
-	.pinned_kib = 4 + 8 + 8,
-};
-
-FIXTURE_VARIANT_ADD(fault, zero_copy)
-{
-	.mode = { .flags = ZERO_COPY_FLAGS, .depth = DEPTH, .nr_pools = 2,
-		  .pool = { { 4 * KIB, 2 }, { 8 * KIB, 1 } } },
-	.pinned_kib = 4 + 8 + 8,
-};
+	return mount_table_kib(mount) + queues * bytes / KIB;
+}
 
 /* By default nothing fails that may sleep, and nothing of a single page. */
 static int set_up_injection(void)
@@ -184,13 +174,16 @@ TEST_F_TIMEOUT(fault, every_allocation_of_register_may_fail, SLOW_TEST_S)
 			/* EAGAIN: io_uring had no memory for the command. */
 			if (err != -EAGAIN && err != -EFAULT)
 				ASSERT_EQ(-ENOMEM, err);
-			ASSERT_EQ(0, pinned_kib(getpid()));
+			ASSERT_EQ(pinned_by(&self->mount, &variant->mode, 0),
+				  pinned_kib(getpid()));
 		} else {
-			ASSERT_EQ(variant->pinned_kib, pinned_kib(getpid()));
+			ASSERT_EQ(pinned_by(&self->mount, &variant->mode, 1),
+				  pinned_kib(getpid()));
 		}
 		/*
-		 * Once more, without a fault. Other errors turn io-uring off,
-		 * unless io_uring made them before fuse saw the command.
+		 * Once more, without a fault. Other errors of REGISTER turn
+		 * io-uring off, unless io_uring made them before fuse saw the
+		 * command.
 		 */
 		if (err != -EAGAIN) {
 			again = register_rest(&self->mount);
@@ -242,16 +235,18 @@ static bool serve_with_fault(FIXTURE_DATA(fault) * self,
 
 TEST_F_TIMEOUT(fault, every_allocation_for_requests_may_fail, SLOW_TEST_S)
 {
-	const long pinned = self->mount.nr_queues * variant->pinned_kib;
-	char *path = mount_path(&self->mount, "data");
-	char *copy = self->fs.data[NODE_DATA] + 8 * KIB;
+	const bool opt_in = variant->mode.bufpool & BUFPOOL_ZERO_COPY;
+	char *path = mount_path(&self->mount, opt_in ? "opted_in" : "data");
+	char *data = self->fs.data[opt_in ? NODE_OPTED_IN : NODE_DATA];
+	char *copy = data + 8 * KIB;
 	bool happened = true;
 	struct client client;
 	unsigned int nth, n;
-	long result;
+	long pinned, result;
 
-	pattern_fill(self->fs.data[NODE_DATA], 8 * KIB, 0);
+	pattern_fill(data, 8 * KIB, 0);
 	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &variant->mode));
+	pinned = pinned_by(&self->mount, &variant->mode, self->mount.nr_queues);
 	for (nth = 1; happened && nth < MAX_FAULTS; nth++) {
 		memset(copy, 0, 8 * KIB);
 		ASSERT_EQ(0, client_start(&client, first_usable_cpu(), use_file,

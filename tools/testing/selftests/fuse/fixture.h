@@ -138,7 +138,8 @@ struct server_queue {
 	pid_t owner;		/* the process that has the ring mapped */
 	bool stopped;
 	bool signals;		/* mount->ring_fd when there is something */
-	bool added;		/* ADD_QUEUE and ADD_BUFPOOL were sent */
+	bool queue_added;	/* its ADD_QUEUE succeeded */
+	bool pool_added;	/* its ADD_BUFPOOL did */
 	__u16 pool_index;	/* of a registered buffer pool: depth by default */
 	__u64 result_of;	/* user_data of a command that completes at once */
 	int result;
@@ -280,6 +281,9 @@ void mount_close_device(struct fuse_mount *mount);
 void mount_close(struct fuse_mount *mount);
 char *mount_path(const struct fuse_mount *mount, const char *name);
 
+/* Set up as @how says, with the entries and buffers of @what */
+struct queue_mode mode_with(const struct queue_mode *how,
+			    const struct queue_mode *what);
 /* What a mode comes to */
 bool mode_is_entries(const struct queue_mode *mode);
 /* Whether the file's READs and WRITEs are to be zero-copied */
@@ -293,6 +297,12 @@ size_t mode_table_bytes(const struct fuse_mount *mount,
 			const struct queue_mode *mode);
 size_t mode_pinned_bytes(const struct fuse_mount *mount,
 			 const struct queue_mode *mode);
+
+/*
+ * What the tables of this process' open queues have pinned. io_uring counts that
+ * only for who may not lock as much as they like.
+ */
+long mount_table_kib(const struct fuse_mount *mount);
 
 /*
  * How many queues a connection has: one for every CPU there can be, numbered
@@ -349,9 +359,12 @@ void queue_fill_commit(struct server_queue *queue, unsigned int slot,
  * else the error it completed with; others: what they completed with
  */
 int queue_send(struct server_queue *queue, const struct server_command *command);
-/* ADD_QUEUE and ADD_BUFPOOL; nothing if there is no buffer pool */
+/*
+ * ADD_QUEUE and ADD_BUFPOOL, as far as they have not succeeded yet; nothing if
+ * the mode has no buffer pool
+ */
 int queue_add(struct server_queue *queue);
-/* Adds the queue before its first entry, unless that has been tried. */
+/* Adds the queue before its first entry. */
 int queue_register(struct server_queue *queue, unsigned int slot);
 int queue_register_all(struct server_queue *queue);
 /* Opens and registers all slots of every queue: the ring is ready then. */

@@ -65,7 +65,7 @@ FIXTURE_TEARDOWN(flags)
 	test_fs_close(&self->fs);
 }
 
-static struct queue_mode mode_with(__u64 flags)
+static struct queue_mode mode_of(__u64 flags)
 {
 	struct queue_mode mode = {
 		.flags = flags,
@@ -80,7 +80,7 @@ static struct queue_mode mode_with(__u64 flags)
 /* A fixed-buffer table is always there, so that it is never what is missing. */
 static int open_queue(struct fuse_mount *mount, unsigned int qid, __u64 flags)
 {
-	struct queue_mode mode = mode_with(flags);
+	struct queue_mode mode = mode_of(flags);
 
 	return queue_open_with(&mount->queues[qid], mount, qid, &mode,
 			       RING_FLAGS, DEPTH);
@@ -88,7 +88,7 @@ static int open_queue(struct fuse_mount *mount, unsigned int qid, __u64 flags)
 
 static int serve_with(struct fuse_mount *mount, __u64 flags)
 {
-	struct queue_mode mode = mode_with(flags);
+	struct queue_mode mode = mode_of(flags);
 
 	return mount_serve_in_steps(mount, &mode);
 }
@@ -379,7 +379,7 @@ TEST_F(flags, queues_of_one_mount_differ_as_they_like)
 		SKIP(return, "one possible CPU makes only one queue");
 	for (qid = 0; qid < self->mount.nr_queues; qid++) {
 		__u64 flags = valid_flags[qid % ARRAY_SIZE(valid_flags)];
-		const struct queue_mode mode = mode_with(flags);
+		const struct queue_mode mode = mode_of(flags);
 
 		if (mode_impossible(&self->mount, &mode))
 			flags &= BUFRING;
@@ -409,7 +409,7 @@ struct racer {
 static void *race(void *arg)
 {
 	struct racer *racer = arg;
-	struct queue_mode mode = mode_with(racer->flags);
+	struct queue_mode mode = mode_of(racer->flags);
 
 	racer->opened = queue_open_with(&racer->queue, racer->mount, 0, &mode,
 					RING_FLAGS, DEPTH);

@@ -208,10 +208,16 @@ static int send_for_result(struct server_queue *queue, __u64 user_data)
 int queue_send(struct server_queue *queue, const struct server_command *command)
 {
 	__u64 user_data = queue_prepare(queue, command);
+	int result;
 
-	return concerns_entry(command->op) ?
-	       send_for_entry(queue, command->slot, user_data) :
-	       send_for_result(queue, user_data);
+	if (concerns_entry(command->op))
+		return send_for_entry(queue, command->slot, user_data);
+	result = send_for_result(queue, user_data);
+	if (!result && command->cmd.qid == queue->qid) {
+		queue->queue_added |= command->op == FUSE_IO_URING_CMD_ADD_QUEUE;
+		queue->pool_added |= command->op == FUSE_IO_URING_CMD_ADD_BUFPOOL;
+	}
+	return result;
 }
 
 void queue_prepare_commit(struct server_queue *queue, unsigned int slot,
@@ -237,23 +243,25 @@ int queue_send_commit(struct server_queue *queue, unsigned int slot,
 int queue_add(struct server_queue *queue)
 {
 	struct server_command command;
-	int err;
+	int err = 0;
 
-	queue->added = true;
 	if (!queue->mode.bufpool)
 		return 0;
-	queue_fill_add_queue(queue, &command);
-	err = queue_send(queue, &command);
-	if (err)
-		return err;
-	queue_fill_add_bufpool(queue, &command);
-	return queue_send(queue, &command);
+	if (!queue->queue_added) {
+		queue_fill_add_queue(queue, &command);
+		err = queue_send(queue, &command);
+	}
+	if (!err && !queue->pool_added) {
+		queue_fill_add_bufpool(queue, &command);
+		err = queue_send(queue, &command);
+	}
+	return err;
 }
 
 int queue_register(struct server_queue *queue, unsigned int slot)
 {
 	struct server_command command;
-	int err = queue->added ? 0 : queue_add(queue);
+	int err = queue_add(queue);
 
 	if (err)
 		return err;

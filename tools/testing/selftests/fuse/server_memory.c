@@ -35,6 +35,16 @@ size_t page_align(size_t size)
 	return (size + page - 1) & ~(page - 1);
 }
 
+struct queue_mode mode_with(const struct queue_mode *how,
+			    const struct queue_mode *what)
+{
+	struct queue_mode mode = *what;
+
+	mode.bufpool = how->bufpool;
+	mode.flags = how->flags;
+	return mode;
+}
+
 bool mode_is_entries(const struct queue_mode *mode)
 {
 	return !mode->bufpool && !mode->flags;

@@ -125,6 +125,22 @@ static int open_table(struct server_queue *queue, int slots)
 	return err;
 }
 
+long mount_table_kib(const struct fuse_mount *mount)
+{
+	size_t bytes = 0;
+	unsigned int qid;
+
+	if (has_privilege(CAP_IPC_LOCK))
+		return 0;
+	for (qid = 0; mount->queues && qid < mount->nr_queues; qid++) {
+		const struct server_queue *queue = &mount->queues[qid];
+
+		if (queue->open && queue->owner == getpid())
+			bytes += mode_table_bytes(mount, &queue->mode);
+	}
+	return bytes / 1024;
+}
+
 static int init_queue(struct server_queue *queue, struct fuse_mount *mount,
 		      unsigned int qid, const struct queue_mode *mode)
 {
@@ -179,7 +195,8 @@ int queue_open_second(struct server_queue *second,
 		return err;
 	second->memory = first->memory;
 	second->memory.borrowed = true;
-	second->added = first->added;
+	second->queue_added = first->queue_added;
+	second->pool_added = first->pool_added;
 	err = open_ring(second, ring_flags);
 	return err ?: open_table(second, fixed_buffers);
 }

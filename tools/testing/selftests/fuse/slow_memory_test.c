@@ -13,6 +13,7 @@
 
 #include "kselftest_harness.h"
 #include "test_fs.h"
+#include "variants.h"
 
 #define MAX_WRITE 4096
 #define PAYLOAD 8192
@@ -31,27 +32,26 @@ FIXTURE(slow)
 
 FIXTURE_VARIANT(slow)
 {
-	__u64 flags;
+	struct queue_mode mode;
 };
 
-FIXTURE_VARIANT_ADD(slow, bufring)
-{
-	.flags = FUSE_URING_REGISTER_BUFRING,
-};
+#define BUFFERS .depth = DEPTH, .nr_pools = 1, .pool = { { PAYLOAD, 2 } }
+
+ADD_VARIANT(slow, entries, BUFFERS);
+ADD_VARIANT(slow, bufpool, BUFFERS);
+ADD_VARIANT(slow, bufring, BUFFERS);
+ADD_VARIANT(slow, pinned, BUFFERS);
 
 FIXTURE_VARIANT_ADD(slow, pinned_headers)
 {
-	.flags = FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_HEADERS,
+	.mode = { .flags = FUSE_URING_REGISTER_BUFRING |
+			   FUSE_URING_REGISTER_PINNED_HEADERS, BUFFERS },
 };
 
 FIXTURE_VARIANT_ADD(slow, pinned_buffers)
 {
-	.flags = FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_BUFFERS,
-};
-
-FIXTURE_VARIANT_ADD(slow, pinned)
-{
-	.flags = PINNED_FLAGS,
+	.mode = { .flags = FUSE_URING_REGISTER_BUFRING |
+			   FUSE_URING_REGISTER_PINNED_BUFFERS, BUFFERS },
 };
 
 FIXTURE_SETUP(slow)
@@ -64,10 +64,7 @@ FIXTURE_SETUP(slow)
 
 	if (impossible)
 		SKIP(return, "%s", impossible);
-	self->mode = (struct queue_mode) {
-		.flags = variant->flags, .depth = DEPTH, .nr_pools = 1,
-		.pool = { { PAYLOAD, 2 } },
-	};
+	self->mode = variant->mode;
 	ASSERT_EQ(0, test_fs_open(&self->fs, FILE_SIZE));
 	/* Exiting servers send no FLUSH, which they would wait for. */
 	self->fs.open_flags = FOPEN_NOFLUSH;
@@ -261,14 +258,14 @@ static void abort_during_register(struct __test_metadata *_metadata,
 
 TEST_F(slow, an_abort_while_headers_are_pinned_leaves_nothing_pinned)
 {
-	if (!(variant->flags & FUSE_URING_REGISTER_PINNED_HEADERS))
+	if (!(variant->mode.flags & FUSE_URING_REGISTER_PINNED_HEADERS))
 		SKIP(return, "headers in place are not touched by REGISTER");
 	abort_during_register(_metadata, self, register_slow_headers);
 }
 
 TEST_F(slow, an_abort_while_buffers_are_pinned_leaves_nothing_pinned)
 {
-	if (!(variant->flags & FUSE_URING_REGISTER_PINNED_BUFFERS))
+	if (!(variant->mode.flags & FUSE_URING_REGISTER_PINNED_BUFFERS))
 		SKIP(return, "buffers in place are not touched by REGISTER");
 	abort_during_register(_metadata, self, register_slow_pool);
 }
@@ -315,14 +312,14 @@ static void abort_during_delivery(struct __test_metadata *_metadata,
 
 TEST_F(slow, an_abort_while_a_delivery_waits_for_headers)
 {
-	if (variant->flags & FUSE_URING_REGISTER_PINNED_HEADERS)
+	if (variant->mode.flags & FUSE_URING_REGISTER_PINNED_HEADERS)
 		SKIP(return, "pinned headers are always there");
 	abort_during_delivery(_metadata, self, deliver_to_slow_headers);
 }
 
 TEST_F(slow, an_abort_while_a_delivery_waits_for_a_buffer_page)
 {
-	if (variant->flags & FUSE_URING_REGISTER_PINNED_BUFFERS)
+	if (variant->mode.flags & FUSE_URING_REGISTER_PINNED_BUFFERS)
 		SKIP(return, "pinned buffers are always there");
 	abort_during_delivery(_metadata, self, deliver_to_slow_pool);
 }
@@ -333,7 +330,7 @@ TEST_F(slow, an_abort_while_a_commit_waits_for_headers)
 	struct client client;
 	long result;
 
-	if (variant->flags & FUSE_URING_REGISTER_PINNED_HEADERS)
+	if (variant->mode.flags & FUSE_URING_REGISTER_PINNED_HEADERS)
 		SKIP(return, "pinned headers are always there");
 	start_server(_metadata, self, commit_from_slow_headers);
 	ASSERT_EQ(0, start_lookup(self, &client));
@@ -455,7 +452,7 @@ TEST_F(slow, an_abort_that_waits_for_an_io_uring_ends_requests_being_sent)
 	struct server_request lock_read, send_read;
 	int cpu = last_usable_cpu();
 
-	if (variant->flags == PINNED_FLAGS)
+	if (variant->mode.flags == PINNED_FLAGS)
 		SKIP(return, "pinned memory is always there");
 	if (!cpu)
 		SKIP(return, ONE_QUEUE);
@@ -537,7 +534,7 @@ TEST_F(slow, a_second_register_waits_for_the_queue_of_the_first)
 	struct client thread = { };
 	struct server_request read;
 
-	if (!(variant->flags & FUSE_URING_REGISTER_PINNED_BUFFERS))
+	if (!(variant->mode.flags & FUSE_URING_REGISTER_PINNED_BUFFERS))
 		SKIP(return, "buffers in place are not touched by REGISTER");
 	second = mmap(NULL, sizeof(*second), PROT_READ | PROT_WRITE,
 		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -554,7 +551,7 @@ TEST_F(slow, a_second_register_waits_for_the_queue_of_the_first)
 	EXPECT_EQ(0, server_result_served(&self->other, &self->server));
 	/* One queue: its pool, and a page of headers if those are pinned */
 	EXPECT_EQ((DEPTH * PAYLOAD +
-		   (variant->flags & FUSE_URING_REGISTER_PINNED_HEADERS ?
+		   (variant->mode.flags & FUSE_URING_REGISTER_PINNED_HEADERS ?
 		    HEADERS_SIZE : 0)) / 1024,
 		  pinned_kib(self->server.pid));
 	munmap(second, sizeof(*second));

@@ -19,6 +19,7 @@
 
 #include "kselftest_harness.h"
 #include "test_fs.h"
+#include "variants.h"
 
 #define KIB 1024
 #define MIB (1024 * 1024)
@@ -42,29 +43,13 @@ FIXTURE_VARIANT(stress)
 	struct queue_mode mode;
 };
 
-FIXTURE_VARIANT_ADD(stress, entries)
-{
-	.mode = { .depth = 2 },
-};
-
-FIXTURE_VARIANT_ADD(stress, bufring)
-{
-	.mode = { .flags = FUSE_URING_REGISTER_BUFRING, .depth = 4, .nr_pools = 1,
-		  .pool = { { MIB, 1 } } },
-};
-
-FIXTURE_VARIANT_ADD(stress, pinned)
-{
-	.mode = { .flags = PINNED_FLAGS, .depth = 8, .nr_pools = 4,
-		  .pool = { { 128, 2 }, { 4 * KIB, 2 }, { 64 * KIB, 2 },
-			    { MIB, 1 } } },
-};
-
-FIXTURE_VARIANT_ADD(stress, zero_copy)
-{
-	.mode = { .flags = ZERO_COPY_FLAGS, .depth = 4, .nr_pools = 2,
-		  .pool = { { 4 * KIB, 2 }, { MIB, 1 } } },
-};
+ADD_VARIANT(stress, entries, .depth = 2);
+ADD_BUFPOOL_VARIANTS(stress, .depth = 4);
+ADD_VARIANT(stress, bufring, .depth = 4, .nr_pools = 1, .pool = { { MIB, 1 } });
+ADD_VARIANT(stress, pinned, .depth = 8, .nr_pools = 4,
+	    .pool = { { 128, 2 }, { 4 * KIB, 2 }, { 64 * KIB, 2 }, { MIB, 1 } });
+ADD_VARIANT(stress, zero_copy, .depth = 4, .nr_pools = 2,
+	    .pool = { { 4 * KIB, 2 }, { MIB, 1 } });
 
 FIXTURE_VARIANT_ADD(stress, zero_copy_opt_in)
 {
