@@ -1,26 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Which request gets which payload buffer, and that no request waits while
- * an entry is free and the buffer it needs, if it needs one, is free too.
+ * Fewer payload buffers than entries: no request waits while an entry is free
+ * and the buffer it needs, if it needs one, is free too.
  */
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "kselftest_harness.h"
+#include "call.h"
 #include "test_fs.h"
+#include "variants.h"
 
-#define KIB 1024
 #define MIB (1024 * 1024)
+#define FILE_SIZE (2 * MIB)
 #define NONE FUSE_URING_BUF_NONE
-#define MAX_CLIENTS 16
 
 static const struct queue_mode one_buffer = {
 	.depth = 4, .nr_pools = 1, .pool = { { MIB, 1 } },
@@ -34,16 +32,6 @@ static const struct queue_mode three_buffers = {
 	.depth = 4, .nr_pools = 1, .pool = { { MIB, 3 } },
 };
 
-static const struct queue_mode small_and_large = {
-	.depth = 4, .nr_pools = 2, .pool = { { 128, 1 }, { MIB, 1 } },
-};
-
-/* Ids: 0 and 1, 2 and 3, 4 and 5 */
-static const struct queue_mode three_pools = {
-	.depth = 8, .nr_pools = 3,
-	.pool = { { 128, 2 }, { 4 * KIB, 2 }, { MIB, 2 } },
-};
-
 FIXTURE(buffers)
 {
 	struct fuse_mount mount;
@@ -53,27 +41,21 @@ FIXTURE(buffers)
 
 FIXTURE_VARIANT(buffers)
 {
-	__u64 flags;
+	struct queue_mode mode;
 };
 
-FIXTURE_VARIANT_ADD(buffers, bufring) { .flags = FUSE_URING_REGISTER_BUFRING };
-FIXTURE_VARIANT_ADD(buffers, pinned) { .flags = PINNED_FLAGS };
-FIXTURE_VARIANT_ADD(buffers, zero_copy) { .flags = ZERO_COPY_FLAGS };
+ADD_POOL_VARIANTS(buffers);
 
 FIXTURE_SETUP(buffers)
 {
 	const char *impossible = ring_tests_impossible();
-	/* Of all of them it has the most memory. */
-	struct queue_mode mode = three_buffers;
+	struct queue_mode mode = mode_with(&variant->mode, &three_buffers);
 
 	if (impossible)
 		SKIP(return, "%s", impossible);
-	ASSERT_EQ(0, test_fs_open(&self->fs, 2 * MIB));
-	self->mount.answer = test_fs_answer;
-	self->mount.fs = &self->fs;
+	ASSERT_EQ(0, test_fs_open(&self->fs, FILE_SIZE));
+	ASSERT_EQ(0, test_fs_mount(&self->fs, &self->mount, NULL));
 	self->cpu = first_usable_cpu();
-	ASSERT_EQ(0, mount_open(&self->mount, NULL));
-	mode.flags = variant->flags;
 	impossible = mode_impossible(&self->mount, &mode);
 	if (impossible)
 		SKIP(return, "%s", impossible);
@@ -86,167 +68,28 @@ FIXTURE_TEARDOWN(buffers)
 	test_fs_close(&self->fs);
 }
 
-/*
- * A client's call that makes exactly one request, on the root directory: a
- * GETXATTR that needs a buffer of @size bytes, or for size 0 an ACCESS, which
- * needs none. The size also tells the server which client it is.
- */
-struct call {
-	struct client client;
-	const char *path;
-	size_t size;
-};
-
-static long make_request(void *arg)
+/* All queues, as the variant says, with the buffers of @mode */
+static int serve(struct fuse_mount *mount, const struct queue_mode *how,
+		 const struct queue_mode *mode)
 {
-	static char value[64 * KIB];
-	struct call *call = arg;
+	const struct queue_mode all = mode_with(how, mode);
 
-	if (!call->size)
-		return access(call->path, R_OK) ? -errno : 0;
-	return getxattr(call->path, "u", value, call->size);
-}
-
-static void start(struct __test_metadata *_metadata,
-		  FIXTURE_DATA(buffers) * self, struct call *call, size_t size)
-{
-	call->path = self->mount.dir;
-	call->size = size;
-	ASSERT_EQ(0, client_start(&call->client, self->cpu, make_request,
-				  call));
-}
-
-/* Starts a client whose request cannot go out. */
-static void start_waiting(struct __test_metadata *_metadata,
-			  FIXTURE_DATA(buffers) * self, struct call *call,
-			  size_t size, unsigned int waiting)
-{
-	start(_metadata, self, call, size);
-	ASSERT_EQ(0, mount_wait_until_waiting(&self->mount, waiting));
-	ASSERT_EQ(0, client_wait_asleep(&call->client));
-}
-
-static size_t size_of(const struct server_request *request)
-{
-	struct fuse_getxattr_in in;
-
-	if (request->in.opcode != FUSE_GETXATTR)
-		return 0;
-	memcpy(&in, request->header->op_in, sizeof(in));
-	return in.size;
-}
-
-/* The next request must be this one; returns its buffer. */
-static unsigned int arrives(struct __test_metadata *_metadata,
-			    FIXTURE_DATA(buffers) * self,
-			    struct server_request *request, size_t size)
-{
-	ASSERT_EQ(0, mount_wait(&self->mount, request, WAIT_MS)) {
-		TH_LOG("waiting for the request of %zu bytes", size);
-		queue_describe(&self->mount.queues[self->cpu]);
-	}
-	EXPECT_EQ(size, size_of(request));
-	return request->buf_id;
-}
-
-/* Answers with as many bytes as asked for, which checks the buffer's size. */
-static void answer(struct __test_metadata *_metadata,
-		   struct server_request *request)
-{
-	static char value[64 * KIB];
-	size_t size = size_of(request);
-
-	ASSERT_EQ(0, request_reply(request, 0, size ? value : NULL, size));
-}
-
-static void finish(struct __test_metadata *_metadata, struct call *call)
-{
-	EXPECT_EQ(call->size, client_wait(&call->client, WAIT_MS));
-}
-
-static void serve(struct __test_metadata *_metadata,
-		  FIXTURE_DATA(buffers) * self,
-		  const FIXTURE_VARIANT(buffers) * variant,
-		  struct queue_mode mode)
-{
-	mode.flags = variant->flags;
-	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &mode));
+	return mount_serve_in_steps(mount, &all);
 }
 
 /* Of each queue only the first entry */
-static void serve_one_entry(struct __test_metadata *_metadata,
-			    FIXTURE_DATA(buffers) * self,
-			    const struct queue_mode *mode)
+static int serve_one_entry(struct fuse_mount *mount,
+			   const struct queue_mode *mode)
 {
 	unsigned int qid;
+	int err = 0;
 
-	for (qid = 0; qid < self->mount.nr_queues; qid++) {
-		ASSERT_EQ(0, queue_open(&self->mount, qid, mode));
-		ASSERT_EQ(0, queue_register(&self->mount.queues[qid], 0));
+	for (qid = 0; qid < mount->nr_queues && !err; qid++) {
+		err = queue_open(mount, qid, mode);
+		if (!err)
+			err = queue_register(&mount->queues[qid], 0);
 	}
-}
-
-#define START(call, size) start(_metadata, self, call, size)
-#define START_WAITING(call, size, waiting) \
-	start_waiting(_metadata, self, call, size, waiting)
-#define ARRIVES(request, size) arrives(_metadata, self, request, size)
-#define ANSWER(request) answer(_metadata, request)
-#define FINISH(call) finish(_metadata, call)
-#define SERVE(mode) serve(_metadata, self, variant, mode)
-
-TEST_F(buffers, a_request_gets_a_buffer_of_the_smallest_pool_that_fits)
-{
-	static const struct {
-		size_t size;
-		unsigned int first_id;
-	} cases[] = {
-		{ 1, 0 }, { 127, 0 }, { 128, 0 },
-		{ 129, 2 }, { 4095, 2 }, { 4096, 2 },
-		{ 4097, 4 }, { 64 * KIB, 4 },
-	};
-	struct server_request request;
-	struct call call;
-	unsigned int n;
-
-	SERVE(three_pools);
-	for (n = 0; n < ARRAY_SIZE(cases); n++) {
-		START(&call, cases[n].size);
-		EXPECT_EQ(cases[n].first_id,
-			  ARRIVES(&request, cases[n].size) & ~1U);
-		ANSWER(&request);
-		FINISH(&call);
-	}
-}
-
-static long set_xattr(void *arg)
-{
-	static char value[64 * KIB];
-	struct call *call = arg;
-
-	return setxattr(call->path, "u", value, call->size, 0) ? -errno : 0;
-}
-
-TEST_F(buffers, what_a_request_carries_counts_as_well_as_its_reply)
-{
-	/* The payload is the name, its end, and the value. */
-	static const size_t sizes[] = { 126, 127, 4094, 4095 };
-	static const unsigned int first_ids[] = { 0, 2, 2, 4 };
-	struct call call = { .path = self->mount.dir };
-	struct server_request request;
-	unsigned int n;
-
-	SERVE(three_pools);
-	for (n = 0; n < ARRAY_SIZE(sizes); n++) {
-		call.size = sizes[n];
-		ASSERT_EQ(0, client_start(&call.client, self->cpu, set_xattr,
-					  &call));
-		ASSERT_EQ(0, mount_wait(&self->mount, &request, WAIT_MS));
-		EXPECT_EQ(FUSE_SETXATTR, request.in.opcode);
-		EXPECT_EQ(sizes[n] + 2, request.payload_sz);
-		EXPECT_EQ(first_ids[n], request.buf_id & ~1U);
-		ASSERT_EQ(0, request_reply(&request, 0, NULL, 0));
-		EXPECT_EQ(0, client_wait(&call.client, WAIT_MS));
-	}
+	return err;
 }
 
 TEST_F(buffers, a_request_without_data_gets_none)
@@ -254,61 +97,12 @@ TEST_F(buffers, a_request_without_data_gets_none)
 	struct server_request request;
 	struct call call;
 
-	SERVE(three_buffers);
-	START(&call, 0);
-	EXPECT_EQ(NONE, ARRIVES(&request, 0));
+	ASSERT_EQ(0, serve(&self->mount, &variant->mode, &three_buffers));
+	ASSERT_EQ(0, call_start(&call, &self->mount, self->cpu, 0));
+	EXPECT_EQ(NONE, call_arrives(&self->mount, &request, 0));
 	EXPECT_EQ(0, request.payload_sz);
-	ANSWER(&request);
-	FINISH(&call);
-}
-
-TEST_F(buffers, an_exhausted_pool_overflows_into_the_next_larger)
-{
-	static const unsigned int first_ids[] = { 0, 0, 2, 2, 4, 4 };
-	struct server_request request[6];
-	struct call call[6];
-	unsigned int n, ids = 0;
-
-	SERVE(three_pools);
-	for (n = 0; n < 6; n++) {
-		unsigned int id;
-
-		START(&call[n], 100 + n);
-		id = ARRIVES(&request[n], 100 + n);
-		EXPECT_EQ(first_ids[n], id & ~1U);
-		ids |= 1 << id;
-	}
-	EXPECT_EQ(0x3f, ids);
-	for (n = 0; n < 6; n++) {
-		ANSWER(&request[n]);
-		FINISH(&call[n]);
-	}
-}
-
-TEST_F(buffers, the_buffer_freed_last_is_used_first)
-{
-	struct server_request request[3], again[2];
-	struct call call[3], next[2];
-	unsigned int n, id[3];
-
-	SERVE(three_buffers);
-	for (n = 0; n < 3; n++) {
-		START(&call[n], 10 + n);
-		id[n] = ARRIVES(&request[n], 10 + n);
-	}
-	ANSWER(&request[1]);
-	ANSWER(&request[0]);
-	for (n = 0; n < 2; n++) {
-		START(&next[n], 20 + n);
-		EXPECT_EQ(id[n], ARRIVES(&again[n], 20 + n));
-	}
-	ANSWER(&request[2]);
-	for (n = 0; n < 2; n++) {
-		ANSWER(&again[n]);
-		FINISH(&next[n]);
-	}
-	for (n = 0; n < 3; n++)
-		FINISH(&call[n]);
+	ASSERT_EQ(0, call_answer(&request));
+	EXPECT_EQ(0, call_finish(&call));
 }
 
 TEST_F(buffers, a_request_without_data_overtakes_one_that_lacks_a_buffer)
@@ -316,22 +110,22 @@ TEST_F(buffers, a_request_without_data_overtakes_one_that_lacks_a_buffer)
 	struct server_request holder, overtaker, waiter;
 	struct call a, b, c;
 
-	SERVE(one_buffer);
-	START(&a, 10);
-	EXPECT_EQ(0, ARRIVES(&holder, 10));
-	START_WAITING(&b, 11, 2);
-	START(&c, 0);
-	EXPECT_EQ(NONE, ARRIVES(&overtaker, 0));
+	ASSERT_EQ(0, serve(&self->mount, &variant->mode, &one_buffer));
+	ASSERT_EQ(0, call_start(&a, &self->mount, self->cpu, 10));
+	EXPECT_EQ(0, call_arrives(&self->mount, &holder, 10));
+	ASSERT_EQ(0, call_start_waiting(&b, &self->mount, self->cpu, 11, 2));
+	ASSERT_EQ(0, call_start(&c, &self->mount, self->cpu, 0));
+	EXPECT_EQ(NONE, call_arrives(&self->mount, &overtaker, 0));
 	EXPECT_EQ(0, mount_expect_silence(&self->mount));
 
-	ANSWER(&overtaker);
-	FINISH(&c);
+	ASSERT_EQ(0, call_answer(&overtaker));
+	EXPECT_EQ(0, call_finish(&c));
 	EXPECT_EQ(0, mount_expect_silence(&self->mount));
-	ANSWER(&holder);
-	FINISH(&a);
-	EXPECT_EQ(0, ARRIVES(&waiter, 11));
-	ANSWER(&waiter);
-	FINISH(&b);
+	ASSERT_EQ(0, call_answer(&holder));
+	EXPECT_EQ(0, call_finish(&a));
+	EXPECT_EQ(0, call_arrives(&self->mount, &waiter, 11));
+	ASSERT_EQ(0, call_answer(&waiter));
+	EXPECT_EQ(0, call_finish(&b));
 }
 
 TEST_F(buffers, a_returned_buffer_reaches_a_waiting_request_on_an_idle_entry)
@@ -340,31 +134,31 @@ TEST_F(buffers, a_returned_buffer_reaches_a_waiting_request_on_an_idle_entry)
 	struct call a, b, c, d, e;
 
 	/* Entries: a and b hold two, c, without data, takes the third. */
-	SERVE(two_buffers);
-	START(&a, 10);
-	ARRIVES(&holder[0], 10);
-	START(&b, 11);
-	ARRIVES(&holder[1], 11);
-	START(&c, 0);
-	ARRIVES(&other, 0);
+	ASSERT_EQ(0, serve(&self->mount, &variant->mode, &two_buffers));
+	ASSERT_EQ(0, call_start(&a, &self->mount, self->cpu, 10));
+	ASSERT_LE(0, call_arrives(&self->mount, &holder[0], 10));
+	ASSERT_EQ(0, call_start(&b, &self->mount, self->cpu, 11));
+	ASSERT_LE(0, call_arrives(&self->mount, &holder[1], 11));
+	ASSERT_EQ(0, call_start(&c, &self->mount, self->cpu, 0));
+	ASSERT_LE(0, call_arrives(&self->mount, &other, 0));
 	/* d lacks a buffer and an entry, e only an entry. */
-	START_WAITING(&d, 12, 4);
-	START_WAITING(&e, 0, 5);
+	ASSERT_EQ(0, call_start_waiting(&d, &self->mount, self->cpu, 12, 4));
+	ASSERT_EQ(0, call_start_waiting(&e, &self->mount, self->cpu, 0, 5));
 
 	/* This entry takes e, while d still lacks a buffer. */
-	ANSWER(&other);
-	FINISH(&c);
-	ARRIVES(&other, 0);
+	ASSERT_EQ(0, call_answer(&other));
+	EXPECT_EQ(0, call_finish(&c));
+	ASSERT_LE(0, call_arrives(&self->mount, &other, 0));
 	EXPECT_EQ(0, mount_expect_silence(&self->mount));
-	ANSWER(&holder[0]);
-	FINISH(&a);
-	ARRIVES(&waiter, 12);
-	ANSWER(&waiter);
-	FINISH(&d);
-	ANSWER(&other);
-	FINISH(&e);
-	ANSWER(&holder[1]);
-	FINISH(&b);
+	ASSERT_EQ(0, call_answer(&holder[0]));
+	EXPECT_EQ(0, call_finish(&a));
+	ASSERT_LE(0, call_arrives(&self->mount, &waiter, 12));
+	ASSERT_EQ(0, call_answer(&waiter));
+	EXPECT_EQ(0, call_finish(&d));
+	ASSERT_EQ(0, call_answer(&other));
+	EXPECT_EQ(0, call_finish(&e));
+	ASSERT_EQ(0, call_answer(&holder[1]));
+	EXPECT_EQ(0, call_finish(&b));
 }
 
 TEST_F(buffers, waiting_requests_are_served_in_order)
@@ -373,86 +167,38 @@ TEST_F(buffers, waiting_requests_are_served_in_order)
 	struct call call[5];
 	unsigned int n;
 
-	SERVE(one_buffer);
-	START(&call[0], 10);
-	ARRIVES(&request, 10);
+	ASSERT_EQ(0, serve(&self->mount, &variant->mode, &one_buffer));
+	ASSERT_EQ(0, call_start(&call[0], &self->mount, self->cpu, 10));
+	ASSERT_LE(0, call_arrives(&self->mount, &request, 10));
 	for (n = 1; n < 5; n++)
-		START_WAITING(&call[n], 10 + n, n + 1);
+		ASSERT_EQ(0, call_start_waiting(&call[n], &self->mount,
+						self->cpu, 10 + n, n + 1));
 	for (n = 1; n < 5; n++) {
-		ANSWER(&request);
-		FINISH(&call[n - 1]);
-		EXPECT_EQ(0, ARRIVES(&request, 10 + n));
+		ASSERT_EQ(0, call_answer(&request));
+		EXPECT_EQ(0, call_finish(&call[n - 1]));
+		EXPECT_EQ(0, call_arrives(&self->mount, &request, 10 + n));
 	}
-	ANSWER(&request);
-	FINISH(&call[4]);
-}
-
-TEST_F(buffers, a_small_request_takes_a_larger_buffer_that_comes_free)
-{
-	struct server_request small, large, waiter;
-	struct call a, b, c;
-
-	SERVE(small_and_large);
-	START(&a, 100);
-	EXPECT_EQ(0, ARRIVES(&small, 100));
-	START(&b, 101);
-	EXPECT_EQ(1, ARRIVES(&large, 101));
-	START_WAITING(&c, 102, 3);
-	ANSWER(&large);
-	EXPECT_EQ(1, ARRIVES(&waiter, 102));
-	ANSWER(&small);
-	ANSWER(&waiter);
-	FINISH(&a);
-	FINISH(&b);
-	FINISH(&c);
-}
-
-TEST_F(buffers, a_large_request_waits_for_a_buffer_that_holds_it)
-{
-	struct server_request small, large, waiter;
-	struct call a, b, c, d;
-
-	SERVE(small_and_large);
-	START(&a, 100);
-	EXPECT_EQ(0, ARRIVES(&small, 100));
-	START(&b, 4096);
-	EXPECT_EQ(1, ARRIVES(&large, 4096));
-	START_WAITING(&c, 4097, 3);
-	START_WAITING(&d, 101, 4);
-	/* The small buffer is of no use for c, but d need not wait for c. */
-	ANSWER(&small);
-	FINISH(&a);
-	EXPECT_EQ(0, ARRIVES(&small, 101));
-	EXPECT_EQ(0, mount_expect_silence(&self->mount));
-	/* Nor is it when both are free. */
-	ANSWER(&small);
-	FINISH(&d);
-	EXPECT_EQ(0, mount_expect_silence(&self->mount));
-	ANSWER(&large);
-	FINISH(&b);
-	EXPECT_EQ(1, ARRIVES(&waiter, 4097));
-	ANSWER(&waiter);
-	FINISH(&c);
+	ASSERT_EQ(0, call_answer(&request));
+	EXPECT_EQ(0, call_finish(&call[4]));
 }
 
 TEST_F(buffers, an_entry_that_is_added_serves_what_waits_for_one)
 {
 	struct server_request request[2];
-	struct queue_mode mode = three_buffers;
+	const struct queue_mode mode = mode_with(&variant->mode, &three_buffers);
 	struct call a, b;
 
-	mode.flags = variant->flags;
-	serve_one_entry(_metadata, self, &mode);
-	START(&a, 10);
-	ARRIVES(&request[0], 10);
-	START_WAITING(&b, 11, 2);
+	ASSERT_EQ(0, serve_one_entry(&self->mount, &mode));
+	ASSERT_EQ(0, call_start(&a, &self->mount, self->cpu, 10));
+	ASSERT_LE(0, call_arrives(&self->mount, &request[0], 10));
+	ASSERT_EQ(0, call_start_waiting(&b, &self->mount, self->cpu, 11, 2));
 	EXPECT_EQ(0, mount_expect_silence(&self->mount));
 	ASSERT_EQ(0, queue_register(&self->mount.queues[self->cpu], 1));
-	ARRIVES(&request[1], 11);
-	ANSWER(&request[0]);
-	ANSWER(&request[1]);
-	FINISH(&a);
-	FINISH(&b);
+	ASSERT_LE(0, call_arrives(&self->mount, &request[1], 11));
+	ASSERT_EQ(0, call_answer(&request[0]));
+	ASSERT_EQ(0, call_answer(&request[1]));
+	EXPECT_EQ(0, call_finish(&a));
+	EXPECT_EQ(0, call_finish(&b));
 }
 
 TEST_F(buffers, a_client_killed_while_it_waits_for_a_buffer_is_forgotten)
@@ -460,19 +206,19 @@ TEST_F(buffers, a_client_killed_while_it_waits_for_a_buffer_is_forgotten)
 	struct server_request request;
 	struct call a, b, c;
 
-	SERVE(one_buffer);
-	START(&a, 10);
-	ARRIVES(&request, 10);
-	START_WAITING(&b, 11, 2);
-	START_WAITING(&c, 12, 3);
+	ASSERT_EQ(0, serve(&self->mount, &variant->mode, &one_buffer));
+	ASSERT_EQ(0, call_start(&a, &self->mount, self->cpu, 10));
+	ASSERT_LE(0, call_arrives(&self->mount, &request, 10));
+	ASSERT_EQ(0, call_start_waiting(&b, &self->mount, self->cpu, 11, 2));
+	ASSERT_EQ(0, call_start_waiting(&c, &self->mount, self->cpu, 12, 3));
 	client_kill(&b.client, SIGKILL);
 	EXPECT_EQ(-EPIPE, client_wait(&b.client, WAIT_MS));
 	EXPECT_EQ(0, mount_expect_silence(&self->mount));
-	ANSWER(&request);
-	FINISH(&a);
-	EXPECT_EQ(0, ARRIVES(&request, 12));
-	ANSWER(&request);
-	FINISH(&c);
+	ASSERT_EQ(0, call_answer(&request));
+	EXPECT_EQ(0, call_finish(&a));
+	EXPECT_EQ(0, call_arrives(&self->mount, &request, 12));
+	ASSERT_EQ(0, call_answer(&request));
+	EXPECT_EQ(0, call_finish(&c));
 }
 
 TEST_F(buffers, an_answer_to_an_interrupted_client_returns_its_buffer)
@@ -480,16 +226,16 @@ TEST_F(buffers, an_answer_to_an_interrupted_client_returns_its_buffer)
 	struct server_request request;
 	struct call a, b;
 
-	SERVE(one_buffer);
-	START(&a, 10);
-	ARRIVES(&request, 10);
+	ASSERT_EQ(0, serve(&self->mount, &variant->mode, &one_buffer));
+	ASSERT_EQ(0, call_start(&a, &self->mount, self->cpu, 10));
+	ASSERT_LE(0, call_arrives(&self->mount, &request, 10));
 	client_kill(&a.client, SIGKILL);
-	START_WAITING(&b, 11, 2);
-	ANSWER(&request);
+	ASSERT_EQ(0, call_start_waiting(&b, &self->mount, self->cpu, 11, 2));
+	ASSERT_EQ(0, call_answer(&request));
 	EXPECT_EQ(-EPIPE, client_wait(&a.client, WAIT_MS));
-	EXPECT_EQ(0, ARRIVES(&request, 11));
-	ANSWER(&request);
-	FINISH(&b);
+	EXPECT_EQ(0, call_arrives(&self->mount, &request, 11));
+	ASSERT_EQ(0, call_answer(&request));
+	EXPECT_EQ(0, call_finish(&b));
 }
 
 static void do_nothing(int signal)
@@ -498,13 +244,13 @@ static void do_nothing(int signal)
 }
 
 /* With a signal handler, after which no call is restarted */
-static long make_request_with_handler(void *arg)
+static long make_call_with_handler(void *arg)
 {
 	const struct sigaction action = { .sa_handler = do_nothing };
 
 	if (sigaction(SIGUSR1, &action, NULL))
 		return -errno;
-	return make_request(arg);
+	return make_call(arg);
 }
 
 /* The server learns of it if it has the request, and decides what comes of it. */
@@ -514,12 +260,12 @@ TEST_F(buffers, a_signal_with_a_handler_takes_no_request_back)
 	struct call b = { .path = self->mount.dir, .size = 11 };
 	struct server_request request;
 
-	SERVE(one_buffer);
+	ASSERT_EQ(0, serve(&self->mount, &variant->mode, &one_buffer));
 	ASSERT_EQ(0, client_start(&a.client, self->cpu,
-				  make_request_with_handler, &a));
-	ARRIVES(&request, 10);
+				  make_call_with_handler, &a));
+	ASSERT_LE(0, call_arrives(&self->mount, &request, 10));
 	ASSERT_EQ(0, client_start(&b.client, self->cpu,
-				  make_request_with_handler, &b));
+				  make_call_with_handler, &b));
 	ASSERT_EQ(0, mount_wait_until_waiting(&self->mount, 2));
 	ASSERT_EQ(0, client_wait_asleep(&b.client));
 	client_kill(&b.client, SIGUSR1);
@@ -528,13 +274,13 @@ TEST_F(buffers, a_signal_with_a_handler_takes_no_request_back)
 	client_kill(&a.client, SIGUSR1);
 	EXPECT_EQ(0, wait_for_count(&self->mount.interrupts, 1));
 
-	ANSWER(&request);
-	FINISH(&a);
+	ASSERT_EQ(0, call_answer(&request));
+	EXPECT_EQ(0, call_finish(&a));
 	/* Its INTERRUPT follows it. */
-	ARRIVES(&request, 11);
+	ASSERT_LE(0, call_arrives(&self->mount, &request, 11));
 	EXPECT_EQ(0, wait_for_count(&self->mount.interrupts, 2));
-	ANSWER(&request);
-	FINISH(&b);
+	ASSERT_EQ(0, call_answer(&request));
+	EXPECT_EQ(0, call_finish(&b));
 }
 
 TEST_F(buffers, an_abort_frees_those_who_wait_for_a_buffer)
@@ -542,11 +288,11 @@ TEST_F(buffers, an_abort_frees_those_who_wait_for_a_buffer)
 	struct server_request request;
 	struct call a, b, c;
 
-	SERVE(one_buffer);
-	START(&a, 10);
-	ARRIVES(&request, 10);
-	START_WAITING(&b, 11, 2);
-	START_WAITING(&c, 12, 3);
+	ASSERT_EQ(0, serve(&self->mount, &variant->mode, &one_buffer));
+	ASSERT_EQ(0, call_start(&a, &self->mount, self->cpu, 10));
+	ASSERT_LE(0, call_arrives(&self->mount, &request, 10));
+	ASSERT_EQ(0, call_start_waiting(&b, &self->mount, self->cpu, 11, 2));
+	ASSERT_EQ(0, call_start_waiting(&c, &self->mount, self->cpu, 12, 3));
 	ASSERT_EQ(0, mount_abort(&self->mount));
 	EXPECT_EQ(-1, client_wait(&a.client, WAIT_MS));
 	EXPECT_EQ(-1, client_wait(&b.client, WAIT_MS));
@@ -558,10 +304,8 @@ TEST_F(buffers, an_abort_frees_those_who_wait_for_a_buffer)
  * until it looks, which it never does: it ends with a request on its way.
  */
 struct second_server {
+	const struct server_queue *first;
 	struct server_queue queue;
-	struct fuse_mount *mount;
-	const struct queue_mode *mode;
-	unsigned int qid;
 	pthread_barrier_t barrier;
 	pthread_t thread;
 	int result;
@@ -571,9 +315,8 @@ static void *register_and_end(void *arg)
 {
 	struct second_server *second = arg;
 
-	second->result = queue_open_with(&second->queue, second->mount,
-					 second->qid, second->mode, RING_FLAGS,
-					 FIXED_BUFFERS_AS_NEEDED);
+	second->result = queue_open_second(&second->queue, second->first,
+					   RING_FLAGS, FIXED_BUFFERS_AS_NEEDED);
 	if (!second->result)
 		second->result = queue_register(&second->queue, 1);
 	pthread_barrier_wait(&second->barrier);
@@ -581,48 +324,50 @@ static void *register_and_end(void *arg)
 	return NULL;
 }
 
-static void start_second(struct __test_metadata *_metadata,
-			 FIXTURE_DATA(buffers) * self,
-			 struct second_server *second)
+static int start_second(struct second_server *second)
 {
-	second->mount = &self->mount;
-	second->qid = self->cpu;
+	int err;
+
 	pthread_barrier_init(&second->barrier, NULL, 2);
-	ASSERT_EQ(0, pthread_create(&second->thread, NULL, register_and_end,
-				    second));
+	err = pthread_create(&second->thread, NULL, register_and_end, second);
+	if (err)
+		return -err;
 	pthread_barrier_wait(&second->barrier);
-	ASSERT_EQ(0, second->result);
+	return second->result;
 }
 
-static void end_second(struct __test_metadata *_metadata,
-		       struct second_server *second)
+static int end_second(struct second_server *second)
 {
+	int err;
+
 	pthread_barrier_wait(&second->barrier);
-	ASSERT_EQ(0, join_thread(second->thread, "the second server"));
+	err = join_thread(second->thread, "the second server");
 	queue_close(&second->queue);
 	pthread_barrier_destroy(&second->barrier);
+	return err;
 }
 
 TEST_F(buffers, a_buffer_of_an_entry_that_is_gone_reaches_one_who_waits)
 {
-	struct queue_mode mode = one_buffer;
-	struct second_server second = { .mode = &mode };
+	const struct queue_mode mode = mode_with(&variant->mode, &one_buffer);
+	struct second_server second = {
+		.first = &self->mount.queues[self->cpu],
+	};
 	struct server_request request;
 	struct call a, b;
 
-	mode.flags = variant->flags;
-	serve_one_entry(_metadata, self, &mode);
+	ASSERT_EQ(0, serve_one_entry(&self->mount, &mode));
 	/* The entry that came last is the first to get a request. */
-	start_second(_metadata, self, &second);
-	START_WAITING(&a, 10, 1);
-	START_WAITING(&b, 11, 2);
+	ASSERT_EQ(0, start_second(&second));
+	ASSERT_EQ(0, call_start_waiting(&a, &self->mount, self->cpu, 10, 1));
+	ASSERT_EQ(0, call_start_waiting(&b, &self->mount, self->cpu, 11, 2));
 	EXPECT_EQ(0, mount_expect_silence(&self->mount));
 
-	end_second(_metadata, &second);
+	ASSERT_EQ(0, end_second(&second));
 	EXPECT_EQ(-1, client_wait(&a.client, WAIT_MS));
-	EXPECT_EQ(0, ARRIVES(&request, 11));
-	ANSWER(&request);
-	FINISH(&b);
+	EXPECT_EQ(0, call_arrives(&self->mount, &request, 11));
+	ASSERT_EQ(0, call_answer(&request));
+	EXPECT_EQ(0, call_finish(&b));
 
 	/* Its slot is free, too. */
 	EXPECT_EQ(0, queue_register(&self->mount.queues[self->cpu], 1));
@@ -700,7 +445,7 @@ TEST_F_TIMEOUT(buffers, a_request_times_out_while_it_waits_for_a_buffer,
 	mount_close(&self->mount);
 	begin = now_ms();
 	ASSERT_EQ(0, test_fs_mount(&self->fs, &self->mount, &options));
-	SERVE(one_buffer);
+	ASSERT_EQ(0, serve(&self->mount, &variant->mode, &one_buffer));
 
 	wait_until(begin + TIMEOUT_S / 2 * 1000);
 	ASSERT_EQ(0, client_start(&writer, self->cpu, write_back,
@@ -716,8 +461,8 @@ TEST_F_TIMEOUT(buffers, a_request_times_out_while_it_waits_for_a_buffer,
 	ASSERT_EQ(0, client_wait_asleep(&writer));
 
 	wait_until(begin + (TIMEOUT_S + 1) * 1000);
-	START(&call, 4096);
-	EXPECT_EQ(0, ARRIVES(&request, 4096));
+	ASSERT_EQ(0, call_start(&call, &self->mount, self->cpu, 4096));
+	EXPECT_EQ(0, call_arrives(&self->mount, &request, 4096));
 	ASSERT_EQ(0, request_reply(&release, 0, NULL, 0));
 	EXPECT_EQ(0, mount_expect_silence(&self->mount));
 
@@ -727,80 +472,5 @@ TEST_F_TIMEOUT(buffers, a_request_times_out_while_it_waits_for_a_buffer,
 	EXPECT_EQ(-1, client_wait(&call.client, WAIT_MS));
 }
 
-/* Foreground and background requests of all sizes, from several clients */
-
-#define FILE_SIZE (2 * MIB)
-
-static long use_everything(void *arg)
-{
-	struct fuse_mount *mount = arg;
-	char *buffer = aligned_alloc(4096, FILE_SIZE);
-	unsigned int round;
-	struct stat st;
-
-	for (round = 0; round < 10; round++) {
-		int fd = open(mount_path(mount, "data"), O_RDONLY);
-		int direct = open(mount_path(mount, "data"),
-				  O_RDONLY | O_DIRECT);
-		ssize_t at;
-
-		if (fd < 0 || direct < 0)
-			return -errno;
-		posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-		if (read(fd, buffer, FILE_SIZE) != FILE_SIZE)
-			return -errno;
-		at = pattern_differs(buffer, FILE_SIZE, 0);
-		if (at >= 0)
-			return 1;
-		if (stat(mount->dir, &st) || access(mount->dir, R_OK))
-			return -errno;
-		if (read(direct, buffer, MIB + 4096) != MIB + 4096)
-			return -errno;
-		at = pattern_differs(buffer, MIB + 4096, 0);
-		if (at >= 0)
-			return 2;
-		close(direct);
-		close(fd);
-	}
-	return 0;
-}
-
-static void use_with_few_buffers(struct __test_metadata *_metadata,
-				 FIXTURE_DATA(buffers) * self,
-				 const struct queue_mode *mode)
-{
-	struct client client[4];
-	unsigned int n;
-
-	ASSERT_EQ(0, test_fs_fill(&self->fs, NODE_DATA));
-	mount_set_readahead(&self->mount, FILE_SIZE / KIB);
-	ASSERT_EQ(0, test_fs_serve(&self->fs, &self->mount, mode, RING_FLAGS));
-	for (n = 0; n < 4; n++)
-		ASSERT_EQ(0, client_start(&client[n], ANY_CPU, use_everything,
-					  &self->mount));
-	for (n = 0; n < 4; n++)
-		EXPECT_EQ(0, client_wait(&client[n], SLOW_TEST_S * 1000));
-}
-
-TEST_F_TIMEOUT(buffers, one_buffer_serves_many_clients, SLOW_TEST_S)
-{
-	struct queue_mode mode = one_buffer;
-
-	mode.flags = variant->flags;
-	mode.depth = 8;
-	use_with_few_buffers(_metadata, self, &mode);
-}
-
-TEST_F_TIMEOUT(buffers, one_buffer_per_pool_serves_many_clients,
-	       SLOW_TEST_S)
-{
-	struct queue_mode mode = {
-		.flags = variant->flags, .depth = 16, .nr_pools = 4,
-		.pool = { { 128, 1 }, { 4 * KIB, 1 }, { 128 * KIB, 1 },
-			  { MIB, 1 } },
-	};
-
-	use_with_few_buffers(_metadata, self, &mode);
-}
 
 TEST_HARNESS_MAIN

@@ -25,7 +25,7 @@ endif
 
 FIXTURE_HDRS := $(wildcard $(FIXTURE_DIR)/*.h)
 FIXTURE_OBJS := $(addprefix $(OUTPUT)/, environment.o mount.o device.o \
-		  client.o server_memory.o server_queue.o server_command.o \
+		  client.o call.o server_memory.o server_queue.o server_command.o \
 		  request.o test_fs.o)
 vpath %.c $(FIXTURE_DIR)
 EXTRA_CLEAN += $(FIXTURE_OBJS)
