@@ -62,10 +62,11 @@ tar -C "$box/old" -cJf "$box/old.tar.xz" linux-6.1
 # A repository with nothing but the scripts.
 repo=$box/repo
 linux=$repo/build/linux
-mkdir -p "$repo/patches" "$box/cache"
+mkdir -p "$repo/patches/fixes" "$repo/patches/tools" "$box/cache"
 cp -r "$TOP/scripts" "$repo/"
 printf 'build/\n' >"$repo/.gitignore"
-echo '# order' >"$repo/patches/series"
+echo '# order' | tee "$repo/patches/fixes/series" >"$repo/patches/tools/series"
+export PARTS="fixes tools"
 git -C "$repo" init -q
 export CACHE_DIR=$box/cache
 unset KERNEL FORCE
@@ -102,6 +103,7 @@ refuse "no way to the archive" "check the network" env \
 	http_proxy=http://127.0.0.1:9 https_proxy=http://127.0.0.1:9 \
 	"$repo/scripts/fetch.sh"
 expect "a tarball makes a tree" env KERNEL="$box/toy.tar.xz" "$repo/scripts/tree.sh"
+one=$repo/patches/fixes/fuse-one.patch
 base=$(git -C "$linux" rev-parse base)
 rm -rf "$repo/build"
 expect "a directory makes a tree" env KERNEL="$toy" "$repo/scripts/tree.sh"
@@ -125,25 +127,51 @@ want=$(head_tree)
 rm "$linux/.git/fuse-digest"
 refuse "commits nobody saved" "not in patches/" tree
 expect "refresh writes the patches" refresh
-expect "one file each, in order" test "$(cat "$repo/patches/series")" = "# order
-0001-fuse-one.patch
-0002-fuse-two.patch"
+expect "one file each, in order" test "$(cat "$repo/patches/fixes/series")" = "# order
+fuse-one.patch
+fuse-two.patch"
 expect "new files are whole in the repository" \
 	test "$(cat "$repo/fs/fuse/new.c" "$repo/tools/lib/fuse_ring/ring.c")" = "new
 lib"
 expect "and executable where they were" test -x "$repo/tools/lib/fuse_ring/run.sh"
-expect "patches hold no new file" sh -c "! grep -h '^+++' '$repo'/patches/*.patch | grep -v dev.c"
+expect "patches hold no new file" sh -c "! grep -h '^+++' '$repo'/patches/*/*.patch | grep -v dev.c"
 expect "a directory of ours is named as one" \
-	grep -q '^New-file: tools/lib/fuse_ring/$' "$repo/patches/0001-fuse-one.patch"
+	grep -q '^New-file: tools/lib/fuse_ring/$' "$one"
 expect "tree takes them" tree
 expect "and gives the same files" test "$want" = "$(head_tree)"
 expect "without trailers in the messages" \
 	sh -c "! git -C '$linux' log base.. | grep New-file"
-before=$(git -C "$linux" rev-parse HEAD; sha256sum "$repo"/patches/*)
+before=$(git -C "$linux" rev-parse HEAD; sha256sum "$repo"/patches/*/*)
 refresh 2>/dev/null
 tree 2>/dev/null
 expect "doing both again changes nothing" test "$before" = \
-	"$(git -C "$linux" rev-parse HEAD; sha256sum "$repo"/patches/*)"
+	"$(git -C "$linux" rev-parse HEAD; sha256sum "$repo"/patches/*/*)"
+
+# Parts.
+mv "$repo/patches/fixes/fuse-two.patch" "$repo/patches/tools/"
+sed -i '/two/d' "$repo/patches/fixes/series"
+echo fuse-two.patch >>"$repo/patches/tools/series"
+tree 2>/dev/null
+expect "a patch that moves to another part stays there" sh -c \
+	"'$repo/scripts/refresh.sh' && grep -qx fuse-two.patch '$repo/patches/tools/series'"
+expect "and is the same commit" test "$want" = "$(head_tree)"
+expect "one part alone makes a tree" env PARTS=fixes "$repo/scripts/tree.sh"
+expect "without the other" grep -qx 50 "$linux/fs/fuse/dev.c"
+expect "all parts are back" tree
+expect "a part is sent as mails" env PART=tools SIGNOFF="A Person <a@example.org>" \
+	"$repo/scripts/series.sh"
+expect "of that person, on top of the parts before it" sh -c \
+	"grep -q '^From: A Person' '$repo'/build/series/tools/0001-fuse-two.patch &&
+	grep -q '^Signed-off-by: A Person <a@example.org>' '$repo'/build/series/tools/*.patch &&
+	test ! -e '$repo'/build/series/tools/0002*"
+refuse "a part nobody has" "one of fixes tools" env PART=nothing "$repo/scripts/series.sh"
+git -C "$linux" checkout -q --detach base
+sed -i 's/^50$/fifty/' "$linux/fs/fuse/dev.c"
+commit "fuse: two"
+sed -i 's/^30$/thirty/' "$linux/fs/fuse/dev.c"
+commit "fuse: one"
+refuse "a part before the one it builds on" "comes after part tools" refresh
+FORCE=1 tree 2>/dev/null
 
 # Edits in the repository.
 touch -d '2001-01-01' "$linux/fs/fuse/dev.c"
@@ -170,11 +198,11 @@ expect "the repository is as it was" test "$(cat "$repo/fs/fuse/new.c")" = yours
 echo newest >"$repo/fs/fuse/new.c"
 expect "edited on one side only" refresh
 expect "that side wins" test "$(cat "$repo/fs/fuse/new.c")" = mine
-echo hand >>"$repo/patches/0001-fuse-one.patch"
+echo hand >>"$one"
 refuse "a patch edited by hand" "edited since" refresh
 tree 2>/dev/null || :
 git -C "$linux" rm -q fs/fuse/new.c
-sed -i '$d' "$repo/patches/0001-fuse-one.patch"
+sed -i '$d' "$one"
 tree 2>/dev/null
 commit "fuse: without the new file"
 expect "a file that is gone" refresh
@@ -183,15 +211,15 @@ tree 2>/dev/null
 
 # A series that does not apply.
 have=$(head_tree)
-sed -i 's/^-30$/-31/' "$repo/patches/0001-fuse-one.patch"
-refuse "a patch that does not apply" "0001-fuse-one.patch does not apply: .*fs/fuse/dev.c" tree
+sed -i 's/^-30$/-31/' "$one"
+refuse "a patch that does not apply" "fixes/fuse-one.patch does not apply: .*fs/fuse/dev.c" tree
 expect "leaves the tree alone" test "$have" = "$(head_tree)"
-sed -i 's/^-31$/-30/' "$repo/patches/0001-fuse-one.patch"
+sed -i 's/^-31$/-30/' "$one"
 rm "$repo/tools/lib/fuse_ring/"*
-sed -i 's,^New-file: tools/lib/fuse_ring/$,New-file: fs/fuse/lost.c,' "$repo/patches/0001-fuse-one.patch"
+sed -i 's,^New-file: tools/lib/fuse_ring/$,New-file: fs/fuse/lost.c,' "$one"
 refuse "a new file that is not there" "adds fs/fuse/lost.c" tree
-echo 0009-lost.patch >>"$repo/patches/series"
-refuse "a patch that is not there" "0009-lost.patch, which is not there" tree
+echo fuse-lost.patch >>"$repo/patches/tools/series"
+refuse "a patch that is not there" "fuse-lost.patch, which is not there" tree
 
 # A damaged download is fetched again, never used.
 echo junk >"$box/cache/linux-source-${KVER}_1.tar.xz"

@@ -125,7 +125,8 @@ for c in $commits; do
 	name=$part/${slug%-}.patch
 	mkdir -p "$new/$part"
 	[ ! -e "$new/$name" ] || die "two commits would be patches/$name: give one another subject"
-	case " $PARTS " in
+	# Each with spaces of its own on both sides
+	case " ${PARTS// /  } " in
 	*" $part "*" $previous "*)
 		die "\"$(kgit log -1 --format=%s "$c")\" of part $part comes after part $previous: reorder them in build/linux" ;;
 	esac

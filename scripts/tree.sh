@@ -113,6 +113,7 @@ digest()
 		kgit rev-parse base
 		cat "$TOP/scripts/tree.sh"
 		for p in $list; do
+			echo "$p"
 			inputs "$p"
 		done
 	} | sha256sum | cut -d' ' -f1
