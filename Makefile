@@ -6,11 +6,14 @@
 #   ENGINE=uml|qemu   which virtual machine (default: uml)
 #   DEBUG=1           a kernel with KASAN, lockdep, kmemleak...; kcsan or
 #                     coverage instead of 1: see scripts/kernel.sh
-#   KERNEL=/path      a Linux 7.2 tree or tarball instead of Debian's package
+#   KERNEL=/path      a Linux 7.3 tree or tarball instead of Debian's package
 #   CACHE_DIR=/path   where downloads and compiler results are kept
 #   BENCH=quick       a part of the benchmark; scripts/bench.sh has all settings
 #   TEST="a b"        only these test programs; ARGS='-t name' for them
 #   MUTANT="a b"      only these of the faults that check-mutants puts in
+#   FIX="a b"         only these of the fixes or faults that check-fixes proves
+#   PARTS="fixes"     only these parts of the series
+#   PART=fixes        the one that series writes as mails
 #   RUNS=N            how often check-repeat runs the suite
 #   DEBIAN=release    check-library on a system of this release instead of here
 #   CROSS32=1         32-bit tests on the 64-bit kernel (ENGINE=qemu)
@@ -20,7 +23,7 @@ ENGINE	?= uml
 DEBUG	?= 0
 V	?= 0
 export ENGINE DEBUG V
-export KERNEL CACHE_DIR FORCE SIGNOFF JOBS RUNS W C CROSS32
+export KERNEL CACHE_DIR FORCE SIGNOFF JOBS RUNS W C CROSS32 PARTS PART
 
 ifeq ($(filter uml qemu,$(ENGINE)),)
 $(error ENGINE=$(ENGINE): uml or qemu)
@@ -47,7 +50,8 @@ image	:= build/$(name)/$(if $(filter uml,$(ENGINE)),linux,arch/x86/boot/bzImage)
 memory	:= 2G
 # Emulated and debugged, everything takes its time.
 limit	:= $(if $(filter qemu,$(ENGINE)),3000,900)
-vm	:= tools/testing/fuse/vm.sh -k $(image) -e $(ENGINE) -m $(memory) \
+# What takes down a kernel without the fixes is no danger to one with them.
+vm	:= FUSE_DANGEROUS_TESTS=1 tools/testing/fuse/vm.sh -k $(image) -e $(ENGINE) -m $(memory) \
 	   -S build/linux -O build/selftests$(bits)
 
 help:
@@ -57,6 +61,8 @@ help:
 	@echo '                the series, every engine (what .ci/run calls)'
 	@echo '  check-mutants - put faults into the kernel, one at a time: a test must'
 	@echo '                fail for each'
+	@echo '  check-fixes - take each fix away, and put each on the released kernel'
+	@echo '                alone: its test must fail and pass'
 	@echo '  check-coverage - list the lines of the new files that no test reaches'
 	@echo '  check-library - all tests of the library, at length: real file systems,'
 	@echo '                load, killed servers'
@@ -64,7 +70,7 @@ help:
 	@echo
 	@echo 'Its steps:'
 	@echo '  deps        - install missing Debian packages (as root or with sudo)'
-	@echo '  tree        - unpack Linux 7.2 into build/linux and apply the series'
+	@echo '  tree        - unpack Linux 7.3 into build/linux and apply the series'
 	@echo '  kernel      - build the kernel'
 	@echo '  selftests   - build the tests'
 	@echo '  shell       - boot the kernel and give a shell'
@@ -78,8 +84,8 @@ help:
 	@echo '  clean       - remove what was built; distclean - the kernel tree too'
 	@echo
 	@echo 'Variables: ENGINE=uml|qemu DEBUG=1 KERNEL=tree-or-tarball CACHE_DIR=dir'
-	@echo '           TEST="io_test ..." ARGS="-t name" MUTANT="name ..." CROSS32=1 V=1'
-	@echo '           DEBIAN=trixie'
+	@echo '           TEST="io_test ..." ARGS="-t name" MUTANT="name ..." FIX="name ..."'
+	@echo '           PARTS="fixes ..." PART=fixes CROSS32=1 V=1 DEBIAN=trixie'
 
 deps:
 	$(Q)scripts/deps.sh run
@@ -120,6 +126,9 @@ check:
 check-mutants:
 	$(Q)scripts/mutants.sh $(MUTANT)
 
+check-fixes:
+	$(Q)scripts/fixes.sh $(FIX)
+
 check-coverage:
 	$(Q)scripts/coverage.sh
 
@@ -139,7 +148,7 @@ check-library:
 # The series and the tests live with the kernel tree, the builds go.
 clean:
 	$(Q)rm -rf build/uml build/uml-* build/qemu build/qemu-* \
-		build/base build/check build/cpu build/mutants \
+		build/base build/check build/cpu build/fixes build/mutants \
 		build/selftests build/selftests-32 build/i386 \
 		build/fuse_ring build/fuse_ring-tests* \
 		build/series build/reports build/apt
@@ -149,4 +158,4 @@ distclean:
 	$(Q)rm -rf --one-file-system build
 
 .PHONY: help deps tree kernel selftests run_tests shell library bench refresh series check \
-	check-mutants check-coverage check-library check-repeat clean distclean
+	check-mutants check-fixes check-coverage check-library check-repeat clean distclean

@@ -7,6 +7,7 @@
 #   DEBUG=1           with KASAN, lockdep, kmemleak...
 #   DEBUG=kcsan       with KCSAN, which looks at the files of the series
 #   DEBUG=coverage    counts how often each line of them runs
+#   DEBUG=module      with fuse and cuse as modules
 #   BASE=1            the untouched source, without the series
 #   WORKTREE=DIR      another tree, with its builds beside it
 #   W=1, C=2          as kbuild has them
@@ -45,7 +46,9 @@ coverage)
 	for object in "${objects[@]}"; do
 		instrument+=("GCOV_PROFILE_$object.o=y")
 	done ;;
-*)	die "DEBUG=$DEBUG: 0, 1, kcsan or coverage" ;;
+module)	name=$engine-module
+	config+=("$WORKSHOP/configs/module") ;;
+*)	die "DEBUG=$DEBUG: 0, 1, kcsan, coverage or module" ;;
 esac
 source=$LINUX
 out=$BUILD/$name

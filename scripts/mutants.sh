@@ -2,12 +2,15 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # mutants.sh [NAME...]: shows that the selftests find the faults they look for.
-# Each patch in tools/testing/fuse/mutants puts one fault into the
-# series; the program that it names must fail on a kernel with that fault, and
-# pass on one without. A header says so:
+# Each patch in tools/testing/fuse/mutants/PART puts one fault into the code of
+# that part of the series; the program that it names must fail on a kernel with
+# that fault, and pass on one without. A header says so:
 #
 #   Caught-by: PROGRAM [-t TEST...]
-#   Kernel: uml|uml-debug|qemu-debug	(uml if it says nothing)
+#   Kernel: uml|uml-debug|qemu|qemu-debug|qemu-module	(uml if it says nothing)
+#
+# Only those of the PARTS at hand can be tried. That a test finds what a fix
+# mends needs no mutant: fixes.sh takes the fix away.
 #
 # One line for each: caught, and by which test; SURVIVED, where no test noticed;
 # FAILED, where nothing can be said: the patch does not apply, the kernel does
@@ -15,18 +18,9 @@
 # build/reports/mutants.
 
 . "$(dirname "$0")/lib.sh" || exit 1
-
-# Slow ones too, each of which is run for one mutant only
-export FUSE_SLOW_TESTS=1
-
-# Each job in a process group of its own, so that it can be ended as a whole.
-set -m
+. "$(dirname "$0")/trial.sh" || exit 1
 
 mutants=$WORKSHOP/mutants
-work=$BUILD/mutants
-tree=$work/linux
-out=$REPORTS/mutants
-vm=$WORKSHOP/vm.sh
 
 # field NAME PATCH: what its header says.
 field()
@@ -54,89 +48,18 @@ check_header()
 
 	by=$(field Caught-by "$1")
 	[ -n "$by" ] || die "$name does not say what it is Caught-by"
-	grep -qE "^TEST_GEN_PROGS (:=|\+=) ${by%% *}\$" \
-		"$TOP/$SELFTESTS/Makefile" "$WORKSHOP/Makefile" ||
+	known_program "${by%% *}" ||
 		die "$name is to be caught by ${by%% *}, which is no test program"
-	case $(kernel_of "$1") in
-	uml|uml-debug|qemu-debug)	;;
-	*)	die "$name needs an unknown kernel: $(kernel_of "$1")" ;;
-	esac
+	known_kernel "$(kernel_of "$1")" ||
+		die "$name needs an unknown kernel: $(kernel_of "$1")"
 }
 
-# A tree beside its build directories, as build/linux is, so that the compiler
-# cache serves both. Only what differs from the mutant before is touched.
-clean_tree()
-{
-	if [ ! -e "$tree/.git" ]; then
-		free_space "$BUILD" 4
-		rm -rf "$tree"
-		mkdir -p "$work"
-		kgit worktree prune
-		kgit worktree add -q --detach --force "$tree" refs/fuse/applied
-	fi
-	git -C "$tree" checkout -q --force --detach "$(kgit rev-parse refs/fuse/applied)"
-}
-
-# build KERNEL IMAGE LOG: what is in the tree.
-build()
-{
-	local debug=0 built
-
-	[[ $1 != *-debug ]] || debug=1
-	built=$(ENGINE=${1%-debug} DEBUG=$debug WORKTREE=$tree \
-		"$TOP/scripts/kernel.sh" 2>"$3") || return 1
-	cp "$built" "$2"
-}
-
-# run KERNEL IMAGE REPORT CAUGHT-BY: 0 if the program passed, and did not just
-# skip everything; what vm.sh said is in REPORT/log.
-run()
-{
-	local limit=240 program=${4%% *} args='' place=on_free_cpu
-
-	[[ $4 != *' '* ]] || args=${4#* }
-	case $1 in
-	uml-debug)	limit=480 ;;
-	qemu-*)		limit=1800 place="env" ;;
-	esac
-	mkdir -p "$3"
-	"$place" "$vm" -e "${1%-debug}" -k "$2" -S "$LINUX" -O "$BUILD/selftests" \
-		-r "$3" -m 2G -t "$limit" -T "$program" -a "$args" \
-		>"$3/log" 2>&1 </dev/null || return 1
-	tail -n 1 "$3/log" | grep -qE '^[1-9][0-9]* passed, 0 failed'
-}
-
-# Why a run failed: the first test that did, and what the kernel had to say.
-reason()
-{
-	local first complaint
-
-	first=$(sed -n 's/^FAILED: //p' "$1/log" | head -n 1)
-	complaint=$(sed 's/^[0-9]*://; s/^\[[^]]*\] *//; q' "$1/complaints" 2>/dev/null || :)
-	echo "${first:-$(tail -n 1 "$1/log")}${complaint:+ ($complaint)}"
-}
-
-# Nothing of the guest's tests to be seen is no proof of anything.
-tests_ran()
-{
-	grep -q '^# selftests: fuse: ' "$1/ktap.log" 2>/dev/null
-}
-
-# tell NAME WORD REST...: the line of a mutant, for the terminal and the counts
-tell()
-{
-	echo "$2" >"$out/$1.verdict"
-	printf '%-8s %s\n' "$2" "$1${*:3}"
-}
-
-# on_good_kernel KERNEL CAUGHT-BY NR: leaves good.NR if it passes.
+# on_good_kernel KERNEL TEST NR: leaves its outcome in good-NR.
 on_good_kernel()
 {
-	if run "$1" "$work/image-$1" "$out/good-$3" "$2"; then
-		touch "$out/good-$3/passed"
-	else
+	run "$1" "$work/image-$1" "$out/good-$3" "$2"
+	[ "$(outcome "$out/good-$3")" = passed ] ||
 		echo "FAILED   on the kernel without a fault: $2: $(reason "$out/good-$3")"
-	fi
 }
 
 # on_mutant PATCH IMAGE: the run that decides.
@@ -146,25 +69,14 @@ on_mutant()
 
 	name=$(basename "$1" .patch)
 	by=$(field Caught-by "$1")
-	if run "$(kernel_of "$1")" "$2" "$out/$name" "$by"; then
-		tell "$name" SURVIVED " $by: $(tail -n 1 "$out/$name/log")"
-	elif ! tests_ran "$out/$name"; then
-		tell "$name" FAILED ": the test did not run: $(reason "$out/$name")"
-	elif tail -n 1 "$out/$name/log" | grep -q '^0 passed, 0 failed'; then
-		tell "$name" SURVIVED " $by: everything was skipped"
-	else
-		tell "$name" caught " by $(reason "$out/$name")"
-	fi
-	rm -f "$2"
-}
-
-end_jobs()
-{
-	local job
-
-	for job in $(jobs -rp); do
-		kill -- "-$job" 2>/dev/null || :
-	done
+	run "$(kernel_of "$1")" "$2" "$out/$name" "$by"
+	case $(outcome "$out/$name") in
+	failed)		tell "$name" caught " by $(reason "$out/$name")" ;;
+	passed)		tell "$name" SURVIVED " $by: $(tail -n 1 "$out/$name/log")" ;;
+	skipped)	tell "$name" SURVIVED " $by: everything was skipped" ;;
+	*)		tell "$name" FAILED ": the test did not run: $(reason "$out/$name")" ;;
+	esac
+	rm -rf "$2" "$2.modules"
 }
 
 # The runs that all mutants need to pass without a fault, each once.
@@ -178,7 +90,7 @@ prove_tests()
 		kernel=${key%% *}
 		if [ ! -e "$work/image-$kernel" ]; then
 			say "building the $kernel kernel without a fault"
-			clean_tree
+			check_out refs/fuse/applied
 			build "$kernel" "$work/image-$kernel" "$out/build-$kernel.log" || {
 				cat "$out/build-$kernel.log" >&2
 				die "the $kernel kernel does not build"
@@ -198,39 +110,36 @@ try_mutant()
 
 	name=$(basename "$1" .patch)
 	image=$work/image-of-$name
-	if [ ! -e "$out/good-${good[$(run_key "$1")]}/passed" ]; then
+	if [ "$(outcome "$out/good-${good[$(run_key "$1")]}")" != passed ]; then
 		tell "$name" FAILED ": $(field Caught-by "$1") does not pass without it"
 		return
 	fi
-	clean_tree
+	check_out refs/fuse/applied
 	if ! git -C "$tree" apply --whitespace=nowarn "$1" 2>"$out/$name.apply"; then
 		tell "$name" FAILED ": does not apply: $(head -n 1 "$out/$name.apply")"
 		return
 	fi
 	if ! build "$(kernel_of "$1")" "$image" "$out/$name.build"; then
-		tell "$name" FAILED ": does not build: $(grep -m 1 -E 'error: |undefined' "$out/$name.build")"
+		tell "$name" FAILED ": does not build: $(why_no_build "$out/$name.build")"
 		return
 	fi
 	wait_for_room "$JOBS"
 	on_mutant "$1" "$image" &
 }
 
-count()
-{
-	{ grep -lx "$1" "$out"/*.verdict 2>/dev/null || :; } | wc -l
-}
-
 "$TOP/scripts/deps.sh" check
-rm -rf "$out"
-mkdir -p "$out" "$work"
-rm -f "$work"/image-*
 patches=()
 for name in "${@:-*}"; do
-	for p in "$mutants"/$name.patch; do
-		[ -f "$p" ] || die "there is no mutant ${p##*/}"
-		check_header "$p"
-		patches+=("$p")
+	found=
+	for part in $PARTS; do
+		for p in "$mutants/$part"/$name.patch; do
+			[ -f "$p" ] || continue
+			check_header "$p"
+			patches+=("$p")
+			found=1
+		done
 	done
+	[ -n "$found" ] || die "there is no mutant $name of the parts $PARTS"
 done
 # By kernel, so that a file is not compiled for one and then the other.
 mapfile -t patches < <(for p in "${patches[@]}"; do
@@ -239,7 +148,7 @@ done | sort -u | cut -d' ' -f2-)
 
 "$TOP/scripts/tree.sh"
 "$TOP/scripts/selftests.sh" all
-trap end_jobs EXIT
+trial mutants
 declare -A good
 say "the tests without a fault"
 prove_tests
@@ -248,8 +157,6 @@ for p in "${patches[@]}"; do
 	try_mutant "$p"
 done
 wait
-trap - EXIT
-rm -f "$work"/image-*
 
 caught=$(count caught) survived=$(count SURVIVED)
 broken=$((${#patches[@]} - caught - survived))

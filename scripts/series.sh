@@ -1,9 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# series.sh: writes one part of the series (PART, default: fixes) as mails to
-# build/series/PART, with its cover letter, for 'git send-email' and checkpatch.
-# The first line of the cover letter is its subject. SIGNOFF="Name <mail>" makes
+# series.sh [DIR]: writes one part of the series (PART, default: fixes) as mails to
+# build/series/PART, or DIR, with its cover letter, for 'git send-email' and
+# checkpatch. The first line of the cover letter is its subject; that of the fixes
+# has a line "*** KNOWN FAULTS ***", for a table of what they mend. SIGNOFF="Name <mail>" makes
 # that person the author and signs off for them: the repository itself signs for
 # nobody.
 
@@ -15,7 +16,7 @@ case " $PARTS " in
 *" $part "*)	;;
 *)	die "PART=$part: one of $PARTS" ;;
 esac
-out=$BUILD/series/$part
+out=${1:-$BUILD/series/$part}
 # A part is sent on top of those before it.
 from=$(kgit rev-parse base) to=$from passed=
 for p in $PARTS; do
@@ -61,5 +62,12 @@ if [ -f "$letter" ]; then
 		/\*\*\* BLURB HERE \*\*\*/ { for (i = 1; i <= n; i++) print blurb[i]; next }
 		{ print }' "$letter" "$out/0000-cover-letter.patch" >"$out/cover"
 	mv "$out/cover" "$out/0000-cover-letter.patch"
+	if grep -qxF '*** KNOWN FAULTS ***' "$out/0000-cover-letter.patch"; then
+		"$TOP/scripts/fixes.sh" --letter >"$out/faults"
+		sed -i -e "/^\*\*\* KNOWN FAULTS \*\*\*\$/{r $out/faults" -e 'd}' \
+			"$out/0000-cover-letter.patch"
+		rm "$out/faults"
+	fi
 fi
-say "build/series/$part: $n mails${cover:+ and a cover letter}. Read them, then: git send-email build/series/$part/*.patch"
+out=${out#"$TOP"/}
+say "$out: $n mails${cover:+ and a cover letter}. Read them, then: git send-email $out/*.patch"

@@ -2,11 +2,15 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Runs the fuse selftests, and fuzz_test of this directory, on a kernel in a
-# virtual machine whose root is this machine's own, read-only: User Mode Linux over hostfs, or qemu
-# over 9p. Three channels keep apart what must not be mixed: the tests' KTAP
-# comes live to the terminal, the kernel's log goes to a file, and the verdict
-# is a file the guest writes last. No verdict is a failure, and so is any
-# complaint in the kernel's log.
+# virtual machine whose root is this machine's own, read-only: User Mode Linux
+# over hostfs, or qemu over 9p. Three channels keep apart what must not be mixed:
+# the tests' KTAP comes live to the terminal, the kernel's log goes to a file,
+# and the verdict is a file the guest writes last. No verdict is a failure, and
+# so is any complaint in the kernel's log.
+#
+# There is virtme-ng in Debian, which boots a kernel in qemu over this machine's
+# root, too. It knows neither User Mode Linux, where the suite takes a minute
+# instead of five, nor a verdict that the guest cannot fake by dying early.
 
 set -u
 export LC_ALL=C
@@ -30,10 +34,12 @@ usage()
 	  -m SIZE     memory of the guest (default 1G)
 	  -n CPUS     processors of the guest in qemu (default 2)
 	  -t SECONDS  time limit of the whole run (default 600)
+	  -x FILE     "PROGRAM TEST" lines: known to fail on this kernel
+	  -M DIR      with the modules of the kernel: FUSE_MODULES for the tests
 	  -i          qemu counts instructions: one is a nanosecond to the guest
 	  -s          an interactive shell instead of the tests
 	  vm.sh --summary LOG [DIR]   counts the tests of a KTAP log, writes
-	                                  DIR/junit.xml and DIR/skips
+	                              DIR/junit.xml and DIR/skips
 	  vm.sh --scan LOG            shows the complaints in a kernel log
 	END
 }
@@ -48,10 +54,10 @@ die()
 # JUnit file and the list of skipped tests by reason.
 summary()
 {
-	local log=$1 dir=${2:-} more=()
+	local log=$1 dir=${2:-} more=(-v known="${known:-}")
 
 	if [ -n "$dir" ]; then
-		more=(-v junit="$dir/junit.xml" -v skips="$dir/skips")
+		more+=(-v junit="$dir/junit.xml" -v skips="$dir/skips")
 		[ ! -f "$dir/ktap.times" ] || more+=(-v times="$dir/ktap.times")
 		[ ! -f "$dir/faults" ] || more+=(-v faults="$dir/faults")
 	fi
@@ -93,8 +99,8 @@ case ${1:-} in
 esac
 
 engine='' icount='' image='' tree='' obj='' report='' tests='' args='' command='' user='' params=''
-memory=1G cpus=2 limit=600 shell='' machines=1 part=''
-while getopts e:k:S:O:r:T:P:a:c:u:p:m:n:t:ijsh opt; do
+known='' modules='' memory=1G cpus=2 limit=600 shell='' machines=1 part=''
+while getopts e:k:S:O:r:T:P:a:c:u:p:m:n:t:M:x:ijsh opt; do
 	case $opt in
 	e)	engine=$OPTARG ;;
 	k)	image=$OPTARG ;;
@@ -110,6 +116,8 @@ while getopts e:k:S:O:r:T:P:a:c:u:p:m:n:t:ijsh opt; do
 	m)	memory=$OPTARG ;;
 	n)	cpus=$OPTARG ;;
 	t)	limit=$OPTARG ;;
+	x)	known=$(realpath "$OPTARG") ;;
+	M)	modules=$(realpath "$OPTARG") ;;
 	i)	icount=1 ;;
 	j)	machines=2 ;;
 	s)	shell=1 ;;
@@ -200,7 +208,8 @@ prepare()
 		printf '%s=%q\n' tree "$tree" obj "$obj" tests "$tests" args "$args" \
 			command "$command" user "$user" shell "$shell" TERM "${TERM:-dumb}"
 		# What the tests themselves look at
-		for variable in FUSE_SLOW_TESTS FUSE_STRESS_OPS FUSE_STRESS_SEED \
+		FUSE_MODULES=$modules
+		for variable in FUSE_MODULES FUSE_DANGEROUS_TESTS FUSE_SLOW_TESTS FUSE_STRESS_OPS FUSE_STRESS_SEED \
 				FUZZ_OPS FUZZ_SEED; do
 			[ -z "${!variable:-}" ] ||
 				printf 'export %s=%q\n' "$variable" "${!variable}"

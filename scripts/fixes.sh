@@ -1,0 +1,438 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# fixes.sh [-q] [NAME...]: proves that each patch of patches/fixes mends the faults
+# it is said to mend. The faults are files of tools/testing/fuse/known_faults, with
+# lines of "Key: value":
+#
+#   Patch: NAME		in patches/fixes, without .patch
+#   Fault: TEXT		what goes wrong, in one line
+#   Harm: WORD		crash, corruption, leak, data loss, hang, WARN,
+#			wrong error or log flood
+#   Releases: A-B	of Linux, or A-now
+#   Test: PROGRAM [-t TEST...]
+#   Kernel: KIND	the plainest that shows it: uml, uml-debug, qemu,
+#			qemu-debug or qemu-module
+#   Dangerous: yes|no	may the test take an unfixed kernel down?
+#   Untested: REASON	in place of Test, Kernel and Dangerous
+#
+# Each test has to fail on the kernel as released and on the series without this
+# one fix (or up to it, where others build on it), and to pass on the released
+# kernel with nothing but the fix and the patches that its message has as "Needs:
+# SUBJECT". Where there are such, it has to fail with these alone, too.
+#
+# -q leaves out kernels other than uml, and the last of these, to be quick.
+# NAME is that of a file or a patch. fixes.sh --check only looks whether files and
+# patches fit together and each patch applies to what it needs; fixes.sh --letter
+# prints the table for the cover letter, fixes.sh --tests "PROGRAM TEST" for each
+# test that shows a fault.
+#
+# The table is in build/reports/fixes/table, the logs are beside it.
+
+. "$(dirname "$0")/lib.sh" || exit 1
+. "$(dirname "$0")/trial.sh" || exit 1
+
+faults=$WORKSHOP/known_faults
+keys="Patch Fault Harm Releases Test Kernel Dangerous Untested"
+harms="crash|corruption|leak|data loss|hang|WARN|wrong error|log flood"
+short=72
+
+# field KEY NAME: of a known fault
+field()
+{
+	sed -n "s/^$1:[[:space:]]*//p" "$faults/$2"
+}
+
+# fix PATCH: its file
+fix()
+{
+	echo "$TOP/patches/fixes/$1.patch"
+}
+
+subject()
+{
+	sed -n 's/^Subject: \[PATCH[^]]*\] //p; /^$/q' "$(fix "$1")"
+}
+
+# Of the part, in their order, without .patch
+fixes()
+{
+	PARTS=fixes series | sed 's,^fixes/,,; s/\.patch$//'
+}
+
+names()
+{
+	(cd "$faults" && ls) 2>/dev/null
+}
+
+# Documentation mends no fault that a test could show.
+changes_code()
+{
+	sed -n 's,^+++ b/,,p' "$(fix "$1")" | grep -qv '^Documentation/'
+}
+
+# needs PATCH: what has to be applied before it, in order
+needs()
+{
+	local all=" " p q s
+
+	# A patch comes after all it needs, so once from the last to the first.
+	all=" $1 "
+	while read -r p; do
+		[[ $all == *" $p "* ]] || continue
+		while read -r s; do
+			q=${patch_of[$s]:-}
+			[ -n "$q" ] || die "patches/fixes/$p.patch needs \"$s\", which is no fix"
+			all="$all$q "
+		done < <(sed -n '/^---$/q; s/^Needs: *//p' "$(fix "$p")")
+	done < <(fixes | tac)
+	while read -r p; do
+		[ "$p" != "$1" ] || break
+		[[ $all != *" $p "* ]] || echo "$p"
+	done < <(fixes)
+}
+
+# stack PATCH...: prints a commit of the released kernel with these; fails, with
+# git's words, where one does not apply.
+stack()
+{
+	local index diff p parent
+
+	parent=$(kgit rev-parse base)
+	index=$(mktemp -u) diff=$(mktemp)
+	GIT_INDEX_FILE=$index kgit read-tree base
+	for p; do
+		git mailinfo /dev/null "$diff" <"$(fix "$p")" >/dev/null
+		GIT_INDEX_FILE=$index kgit apply --cached --whitespace=nowarn "$diff" || {
+			rm -f "$index" "$diff"
+			return 1
+		}
+	done
+	kgit -c user.name="$IDENT_NAME" -c user.email="$IDENT_MAIL" \
+		commit-tree -p "$parent" -m "base and: $*" \
+		"$(GIT_INDEX_FILE=$index kgit write-tree)"
+	rm -f "$index" "$diff"
+}
+
+bad=0
+complain()
+{
+	echo "FAILED: $*"
+	bad=1
+}
+
+check_fault()
+{
+	local name=$1 key test kernel
+
+	while read -r key; do
+		[[ " $keys " == *" $key "* ]] || complain "$name: an unknown key: $key"
+	done < <(sed 's/:.*//; /^$/d' "$faults/$name" | sort -u)
+	for key in $keys; do
+		[ "$(field "$key" "$name" | wc -l)" -le 1 ] || complain "$name: $key twice"
+	done
+	fixes | grep -qxF -e "$(field Patch "$name")" ||
+		complain "$name: Patch is none of patches/fixes/series"
+	[ -n "$(field Fault "$name")" ] || complain "$name: no Fault"
+	[ -n "$(field Releases "$name")" ] || complain "$name: no Releases"
+	field Harm "$name" | grep -qxE "$harms" || complain "$name: Harm is none of $harms"
+	test=$(field Test "$name") kernel=$(field Kernel "$name")
+	if [ -z "$test" ]; then
+		[ -n "$(field Untested "$name")" ] ||
+			complain "$name: neither a Test nor why it is Untested"
+		return
+	fi
+	[ -z "$(field Untested "$name")" ] || complain "$name: a Test, but Untested"
+	known_program "${test%% *}" || complain "$name: ${test%% *} is no test program"
+	known_kernel "$kernel" || complain "$name: an unknown Kernel: $kernel"
+	field Dangerous "$name" | grep -qxE 'yes|no' || complain "$name: Dangerous is yes or no"
+}
+
+check_patch()
+{
+	local p=$1 before
+
+	! changes_code "$p" || cat "$faults"/* 2>/dev/null |
+		grep -qx "Patch:[[:space:]]*$p" ||
+		complain "patches/fixes/$p.patch: no file of known_faults is about it"
+	mapfile -t before < <(needs "$p")
+	stack "${before[@]}" "$p" >/dev/null ||
+		complain "patches/fixes/$p.patch does not apply to the released kernel$(
+			[ ${#before[@]} = 0 ] || printf ' with %s' "${before[*]}")"
+}
+
+check_all()
+{
+	local name p
+
+	for name in $(names); do
+		check_fault "$name"
+	done
+	for p in $(fixes); do
+		check_patch "$p"
+	done
+	for p in "$TOP"/patches/fixes/*.patch; do
+		p=$(basename "$p" .patch)
+		fixes | grep -qxF -e "$p" ||
+			complain "patches/fixes/$p.patch is not in the series file"
+	done
+}
+
+# The faults in the order of their patches
+sorted()
+{
+	local p name
+
+	for p in $(fixes); do
+		for name in $(names); do
+			[ "$(field Patch "$name")" != "$p" ] || echo "$name"
+		done
+	done
+}
+
+letter()
+{
+	local name last='' p n=0 text
+
+	echo "What each of them mends, how a test shows it, and what the kernel as"
+	echo "released does in that test. With the fix, and nothing else, it passes."
+	for name in $(sorted); do
+		p=$(field Patch "$name")
+		if [ "$p" != "$last" ]; then
+			n=$(fixes | grep -nxF -e "$p" | cut -d: -f1)
+			printf '\n%2d. %s\n' "$n" "$(subject "$p")"
+			last=$p
+		fi
+		field Fault "$name" | fold -s -w $((short - 4)) | sed 's/ *$//; s/^/    /'
+		text=$(field Test "$name")
+		if [ -n "$text" ]; then
+			printf '      %-24s %s: %s; with the fix: passes\n' "${text%% *}" \
+				"$(field Releases "$name")" "$(field Harm "$name")"
+			[[ $text != *' '* ]] || tr ' ' '\n' <<<"${text#* }" |
+				sed '/^-t$/d; s/^/        /'
+		else
+			printf '      %s: %s; no test:\n' \
+				"$(field Releases "$name")" "$(field Harm "$name")"
+			field Untested "$name" | fold -s -w $((short - 8)) |
+				sed 's/ *$//; s/^/        /'
+		fi
+	done
+}
+
+# For vm.sh -x
+tests()
+{
+	local name test program words
+
+	for name in $(names); do
+		read -r program words < <(field Test "$name") || continue
+		# Without -t it is the whole program, and nothing that vm.sh can tell apart.
+		for test in $words; do
+			[ "$test" = -t ] || echo "$program $test"
+		done
+	done
+}
+
+# The jobs: KIND SPEC COLUMN FAULT, those on the same kernel one after the other,
+# and kernels that have most in common, too.
+jobs_of()
+{
+	local name=$1 kind patch
+
+	kind=$(field Kernel "$name") patch=$(field Patch "$name")
+	echo "$kind 1 stock stock $name"
+	echo "$kind 3 without:$patch without $name"
+	[ -z "$quick" ] || return 0
+	[ -z "$(needs "$patch")" ] || echo "$kind 2 needs:$patch needs $name"
+	echo "$kind 2 alone:$patch alone $name"
+}
+
+# prepare SPEC: that kernel in the tree
+prepare()
+{
+	local patch=${1#*:} before
+
+	case $1 in
+	stock)	check_out base ;;
+	without:*)
+		check_out refs/fuse/applied
+		git -C "$tree" revert --no-commit "${commit_of[$patch]}" >/dev/null 2>&1 || {
+			git -C "$tree" revert --abort 2>/dev/null || :
+			check_out "${commit_of[$patch]}^"
+		} ;;
+	needs:*)
+		mapfile -t before < <(needs "$patch")
+		check_out "$(stack "${before[@]}")" ;;
+	alone:*)
+		mapfile -t before < <(needs "$patch")
+		check_out "$(stack "${before[@]}" "$patch")" ;;
+	esac
+}
+
+# make_kernel KIND SPEC IMAGE
+make_kernel()
+{
+	local log
+
+	log=$out/build-$1-${2//:/-}.log
+	prepare "$2"
+	build "$1" "$3" "$log" && return
+	# Others call what it adds.
+	[[ $2 == without:* ]] || return
+	check_out "${commit_of[${2#*:}]}^"
+	build "$1" "$3" "$log"
+}
+
+# word REPORT: what became of the test, for the table
+word()
+{
+	case $(outcome "$1") in
+	passed)		echo passes ;;
+	skipped)	echo skips ;;
+	failed)
+		if grep -qs 'Kernel panic' "$1/complaints"; then
+			echo panics
+		elif grep -qE 'did not finish within|TIMEOUT' "$1/log"; then
+			echo hangs
+		elif [ -s "$1/complaints" ]; then
+			echo complains
+		elif [ -s "$1/kmemleak" ]; then
+			echo leaks
+		else
+			echo fails
+		fi ;;
+	*)		outcome "$1" ;;
+	esac
+}
+
+fails()
+{
+	case $1 in
+	panics|hangs|complains|leaks|fails)	return 0 ;;
+	*)					return 1 ;;
+	esac
+}
+
+# one KIND IMAGE COLUMN FAULT
+one()
+{
+	local report=$out/$4/$3 limit=''
+
+	# Where it is to fail nobody needs to wait for all that hangs.
+	[ "$3" = alone ] || [[ $1 != uml ]] || limit=120
+	run "$1" "$2" "$report" "$(field Test "$4")" $limit
+	if [ "$3" = alone ]; then
+		[ "$(outcome "$report")" = passed ] ||
+			echo "FAILED   $4: with the fix alone: $(reason "$report")"
+	elif ! fails "$(word "$report")"; then
+		echo "FAILED   $4: $3: $(word "$report"): $(reason "$report")"
+	fi
+	rm -rf "$2" "$2.modules"
+}
+
+# row FAULT: its line of the table, and whether it is as it has to be
+row()
+{
+	local name=$1 stock without alone needs verdict=passed column
+
+	for column in stock without alone needs; do
+		printf -v "$column" %s -
+		[ ! -d "$out/$name/$column" ] || printf -v "$column" %s "$(word "$out/$name/$column")"
+	done
+	fails "$stock" || verdict=FAILED
+	fails "$without" || verdict=FAILED
+	[ "$alone" = passes ] || { [ -n "$quick" ] && [ "$alone" = - ]; } || verdict=FAILED
+	[ "$needs" = - ] || fails "$needs" || verdict=FAILED
+	echo $verdict >"$out/$name.verdict"
+	printf '%-8s %-34s %-9s %-9s %-9s %-9s %s\n' "$verdict" "$name" "$stock" "$without" \
+		"$needs" "$alone" "$(field Test "$name") ($(field Kernel "$name"))"
+}
+
+table()
+{
+	local name
+
+	printf '%-8s %-34s %-9s %-9s %-9s %-9s %s\n' "" fault stock without needs alone test
+	for name in "${chosen[@]}"; do
+		row "$name"
+	done
+	for name in "${untested[@]}"; do
+		echo "untested $name: $(field Untested "$name")"
+	done
+	for name in "${left_out[@]}"; do
+		echo "left out $name: $(field Test "$name") ($(field Kernel "$name"))"
+	done
+}
+
+declare -A patch_of commit_of
+while read -r p; do
+	patch_of[$(subject "$p")]=$p
+done < <(fixes)
+
+case ${1:-} in
+--letter)	letter; exit ;;
+--tests)	tests; exit ;;
+--check)	check_all; exit $bad ;;
+esac
+quick=
+[ "${1:-}" != -q ] || { quick=1; shift; }
+
+"$TOP/scripts/deps.sh" check
+"$TOP/scripts/tree.sh"
+check_all
+[ $bad = 0 ] || die "files and patches do not fit together: see above"
+
+mapfile -t all < <(sorted)
+chosen=() untested=() left_out=()
+for name in "${all[@]}"; do
+	if [ $# -gt 0 ] && [[ " $* " != *" $name "* && " $* " != *" $(field Patch "$name") "* ]]; then
+		continue
+	elif [ -n "$(field Untested "$name")" ]; then
+		untested+=("$name")
+	elif [ -n "$quick" ] && [ "$(field Kernel "$name")" != uml ]; then
+		left_out+=("$name")
+	else
+		chosen+=("$name")
+	fi
+done
+for name; do
+	printf '%s\n' "${all[@]}" | grep -qxF -e "$name" || fixes | grep -qxF -e "$name" ||
+		die "there is no fault and no fix '$name'"
+done
+mapfile -t list < <(series)
+mapfile -t commits < <(kgit rev-list --reverse base..refs/fuse/applied)
+for n in "${!list[@]}"; do
+	p=${list[n]#fixes/}
+	[ "$p" = "${list[n]}" ] || commit_of[${p%.patch}]=${commits[n]}
+done
+
+"$TOP/scripts/selftests.sh" all
+trial fixes
+say "${#chosen[@]} faults"
+last='' image='' ok=''
+while read -r kind _ spec column name; do
+	if [ "$kind $spec" != "$last" ]; then
+		last="$kind $spec"
+		rm -rf "$image" "$image.modules"
+		image=$work/image-$kind-${spec//:/-} ok=
+		! make_kernel "$kind" "$spec" "$image" || ok=1
+	fi
+	if [ -z "$ok" ]; then
+		mkdir -p "$out/$name/$column"
+		echo "no kernel" >"$out/$name/$column/outcome"
+		echo "FAILED   $name: $column: does not build: $(why_no_build "$out/build-$kind-${spec//:/-}.log")"
+		continue
+	fi
+	cp -al "$image" "$image.$name"
+	[ ! -d "$image.modules" ] || cp -al "$image.modules" "$image.$name.modules"
+	wait_for_room "$JOBS"
+	one "$kind" "$image.$name" "$column" "$name" &
+done < <(for name in "${chosen[@]}"; do jobs_of "$name"; done | sort)
+wait
+
+table >"$out/table"
+echo
+cat "$out/table"
+passed=$(count passed)
+echo "$passed passed, $((${#chosen[@]} - passed)) failed, $((${#untested[@]} + ${#left_out[@]})) skipped"
+[ "$passed" = "${#chosen[@]}" ]
