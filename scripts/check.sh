@@ -89,6 +89,12 @@ commits()
 	kgit rev-list --reverse base..refs/fuse/applied
 }
 
+# The commit of the last fix: a kernel with fixes and nothing else
+last_fix()
+{
+	commits | sed -n "$(PARTS=fixes series | wc -l)p"
+}
+
 scripts_are_clean()
 {
 	local list
@@ -128,9 +134,9 @@ series_applies()
 		echo "build/linux is not what patches/ gives: make tree"
 		return 1
 	}
-	for p in "$TOP"/patches/*.patch; do
-		grep -qxF "${p##*/}" "$TOP/patches/series" || {
-			echo "${p##*/} is not in patches/series"
+	for p in "$TOP"/patches/*/*.patch; do
+		grep -qxF "${p##*/}" "${p%/*}/series" || {
+			echo "${p#"$TOP"/} is not in the series file beside it"
 			return 1
 		}
 	done
@@ -151,9 +157,13 @@ round_trip()
 	git -C "$box/build/linux" update-ref refs/fuse/applied base
 	git -C "$box/build/linux" update-ref --no-deref HEAD "$head"
 	git -C "$box/build/linux" read-tree "$head"
-	rm -f "$box"/patches/*.patch
-	sed -i '/^#/!d' "$box/patches/series"
-	"$box/scripts/refresh.sh"
+	for part in $PARTS; do
+		rm -f "$box/patches/$part"/*.patch
+		sed -i '/^#/!d' "$box/patches/$part/series"
+	done
+	# What part a new patch belongs to its subject does not say.
+	sort -k 2 "$LINUX/.git/fuse-patches" >"$box/build/linux/.git/fuse-patches"
+	FORCE=1 "$box/scripts/refresh.sh"
 	diff -r "$TOP/patches" "$box/patches"
 	kgit diff-tree -r --diff-filter=A --name-only base "$head" | while read -r f; do
 		cmp "$TOP/$f" "$box/$f"
@@ -165,31 +175,49 @@ round_trip()
 	rm -rf "$box"
 }
 
-# What upstream's style checker says to every mail of the series. It need not
-# ask for the sign-off, which the submitter adds, nor for MAINTAINERS, which is
-# part of the series; it cannot know commits in a tree without history, nor
-# that ENOSYS is a word of the fuse protocol. Nor has the library, which is
-# built outside of the tree, the kernel's macros. All else counts.
+# What upstream's style checker says to every mail of a part, as somebody would
+# send it. It need not ask for MAINTAINERS, which is part of the series; it cannot
+# know commits in a tree without history, nor that ENOSYS is a word of the fuse
+# protocol. Nor has the library, which is built outside of the tree, the kernel's
+# macros. All else counts.
 checkpatch()
 {
-	local mail library rc=0
+	local mail library mails=$work/mails-$1 rc=0
 
-	rm -rf "$work/mails"
-	mkdir -p "$work/mails"
-	kgit format-patch -q --no-signature -o "$work/mails" base..refs/fuse/applied
+	PART=$1 SIGNOFF="A Submitter <submitter@example.org>" "$TOP/scripts/series.sh" "$mails"
 	cd "$LINUX"
 	# Its helpers in Python need a module of Debian's own interpreter.
-	for mail in "$work"/mails/*.patch; do
-		[ -e "$mail" ] || continue
+	for mail in "$mails"/*.patch; do
+		[[ $mail != */0000-cover-letter.patch ]] || continue
 		library=
 		[[ $mail != *-tools-@(lib-fuse_ring|fuse)-* ]] ||
 			library=,BIT_MACRO,PREFER_DEFINED_ATTRIBUTE_MACRO,CAMELCASE
 		PATH=/usr/bin:$PATH scripts/checkpatch.pl --strict --quiet --terse --show-types \
-			--ignore MISSING_SIGN_OFF,NO_AUTHOR_SIGN_OFF \
 			--ignore "FILE_PATH_CHANGES,UNKNOWN_COMMIT_ID,ENOSYS$library" \
 			"$mail" || rc=1
 	done
 	return $rc
+}
+
+# The mails of the fixes, as a maintainer takes them, on a kernel that has nothing
+# else of the series
+fixes_are_mails()
+{
+	local mails=$work/am-mails tree=$work/am
+
+	PART=fixes "$TOP/scripts/series.sh" "$mails"
+	! grep -nF '*** ' "$mails/0000-cover-letter.patch" || {
+		echo "the cover letter has something of the form left in it"
+		return 1
+	}
+	rm -rf "$tree"
+	kgit worktree prune
+	kgit worktree add -q --detach --force "$tree" base
+	rm -f "$mails/0000-cover-letter.patch"
+	git -C "$tree" -c user.name="$IDENT_NAME" -c user.email="$IDENT_MAIL" \
+		am -q "$mails"/*.patch
+	git -C "$tree" diff --exit-code "$(last_fix)" HEAD
+	kgit worktree remove --force "$tree"
 }
 
 maintainers()
@@ -247,18 +275,37 @@ build()
 
 each_commit_builds()
 {
-	local c rc=0 log=$work/commit.log
+	local c more rc=0 log=$work/commit.log
 
 	for c in $(commits); do
+		more=$(kgit diff-tree -r --name-only --no-commit-id "$c" |
+			grep -vE '^(tools|Documentation|MAINTAINERS)' | sed -n 's/\.c$/.o/p' |
+			grep -vE '^(fs/fuse|io_uring)/' || :)
+		# What no kernel is made of builds no kernel.
+		kgit diff-tree -r --name-only --no-commit-id "$c" |
+			grep -qvE '^(tools|Documentation|MAINTAINERS)' || continue
 		stepping_tree "$c"
-		# shellcheck disable=SC2086	# a list of words
-		if ! build um "" um $units >"$log" 2>&1 || [ -n "$(warnings "$log")" ]; then
+		# shellcheck disable=SC2086	# lists of words
+		if ! build um "" um $units $more >"$log" 2>&1 || [ -n "$(warnings "$log")" ]; then
 			echo "$(kgit log -1 --format=%s "$c"):"
 			grep -A5 -E 'warning|error' "$log" || tail "$log"
 			rc=1
 		fi
 	done
 	return $rc
+}
+
+# PARTS="fixes": a kernel that somebody may take today
+fixes_alone()
+{
+	local log=$work/fixes.log
+
+	stepping_tree "$(last_fix)"
+	if ! build um "" um >"$log" 2>&1 || [ -n "$(warnings "$log")" ]; then
+		warnings "$log"
+		tail "$log"
+		return 1
+	fi
 }
 
 # Ways to configure it that no engine uses.
@@ -381,7 +428,7 @@ compat()
 	[ "$(uname -m)" = x86_64 ] || { echo "only x86_64 has 32-bit programs"; return 4; }
 	CROSS32=1 built "$TOP/scripts/selftests.sh" all
 	image=$(ENGINE=qemu DEBUG=1 built "$TOP/scripts/kernel.sh")
-	"$WORKSHOP/vm.sh" -e qemu -k "$image" -S "$LINUX" \
+	FUSE_DANGEROUS_TESTS=1 "$WORKSHOP/vm.sh" -e qemu -k "$image" -S "$LINUX" \
 		-O "$BUILD/selftests-32" -r "$REPORTS/qemu-debug-32" -m 2G -t 1200 \
 		-T "uapi_layout_test detect_test register_flags_test register_bounds_test privilege_test"
 }
@@ -397,6 +444,8 @@ vm()
 	[ "$3" = 0 ] || name=base-$name
 	image=$(ENGINE=$1 DEBUG=$2 BASE=$3 built "$TOP/scripts/kernel.sh")
 	built "$TOP/scripts/selftests.sh" all
+	# With the fixes nothing is dangerous.
+	[ "$3" = 1 ] || export FUSE_DANGEROUS_TESTS=1
 	shift 3
 	"$place" "$WORKSHOP/vm.sh" -e "$engine" -k "$image" -S "$LINUX" \
 		-O "$BUILD/selftests" -r "$REPORTS/$name" -m 2G -t "$limit" "$@"
@@ -492,12 +541,14 @@ without_namespaces()
 }
 
 # A kernel without the series: what it can do passes, what the series adds is
-# skipped, and nothing fails.
+# skipped, and nothing fails but what shows a fault that is known.
 unpatched()
 {
-	local ktap=$REPORTS/base-uml/ktap.log
+	local ktap=$REPORTS/base-uml/ktap.log known=$work/known
 
-	vm uml 0 1
+	"$TOP/scripts/fixes.sh" --tests >"$known"
+	vm uml 0 1 -x "$known"
+	grep -A 1000 '^known fault' "$REPORTS/base-uml/summary" || :
 	grep -qE '^# ok [0-9]+ io\.legacy\.[a-z_0-9]+$' "$ktap" || {
 		echo "no test of the legacy ring passed"
 		return 1
@@ -521,9 +572,14 @@ beside "the tooling's own tests"			"$TOP/scripts/check-tools.sh"
 beside "scripts pass shellcheck"			scripts_are_clean
 beside "every file names its licence"		files_have_a_licence
 beside "refresh round trip"			round_trip
-beside "checkpatch on every patch"			checkpatch
+beside "fixes and known faults fit together"	"$TOP/scripts/fixes.sh" --check
+beside "the fixes are mails that git am takes"	fixes_are_mails
+for part in $PARTS; do
+	beside "checkpatch on part $part"		checkpatch "$part"
+done
 beside "MAINTAINERS entry"				maintainers
 run "every commit builds without a warning"	each_commit_builds
+run "the fixes alone are a kernel"		fixes_alone
 run "other configurations build"		other_configurations
 run "sparse and W=1 on fs/fuse"			static_checkers
 run "the tests and their kernels build"		kernels
