@@ -23,6 +23,7 @@
 
 #include "kselftest_harness.h"
 #include "test_fs.h"
+#include "variants.h"
 
 #define KIB 1024
 #define MAX_WRITE (64 * KIB)
@@ -111,6 +112,7 @@ struct fuzzer {
 	struct server_request held[64];
 	unsigned int nr_held;
 	__u64 last_commit_id;	/* of one that was executed at once */
+	bool set_up;	/* every queue has what it is going to have */
 	bool over;	/* the server has ended what it served */
 	bool confused;	/* it has lost sight of a request */
 	unsigned int wrongly_accepted;
@@ -136,27 +138,26 @@ FIXTURE(fuzz)
 
 FIXTURE_VARIANT(fuzz)
 {
-	__u64 flags;
+	struct queue_mode mode;
 };
 
-FIXTURE_VARIANT_ADD(fuzz, legacy) { .flags = 0 };
-FIXTURE_VARIANT_ADD(fuzz, bufring) { .flags = FUSE_URING_REGISTER_BUFRING };
-FIXTURE_VARIANT_ADD(fuzz, pinned_headers)
-{
-	.flags = FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_HEADERS,
-};
+#define MODE_pinned_headers						\
+	.flags = FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_HEADERS
+#define MODE_pinned_buffers						\
+	.flags = FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_BUFFERS
+#define MODE_zero_copy_opt_in						\
+	.flags = ZERO_COPY_FLAGS | FUSE_URING_REGISTER_ZERO_COPY_OPT_IN
 
-FIXTURE_VARIANT_ADD(fuzz, pinned_buffers)
-{
-	.flags = FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_BUFFERS,
-};
+#define BUFPOOL_OF_FEW .depth = DEPTH, .nr_pools = 1, .pool = { { MAX_WRITE, 3 } }
+#define TWO_POOLS							\
+	.depth = DEPTH, .nr_pools = 2, .pool = { { 4 * KIB, 2 }, { MAX_WRITE, 2 } }
 
-FIXTURE_VARIANT_ADD(fuzz, pinned) { .flags = PINNED_FLAGS };
-FIXTURE_VARIANT_ADD(fuzz, zero_copy) { .flags = ZERO_COPY_FLAGS };
-FIXTURE_VARIANT_ADD(fuzz, zero_copy_opt_in)
-{
-	.flags = ZERO_COPY_FLAGS | FUSE_URING_REGISTER_ZERO_COPY_OPT_IN,
-};
+ADD_VARIANT(fuzz, entries, .depth = DEPTH);
+ADD_BUFPOOL_VARIANTS(fuzz, BUFPOOL_OF_FEW);
+ADD_BUFRING_VARIANTS(fuzz, TWO_POOLS);
+ADD_VARIANT(fuzz, pinned_headers, TWO_POOLS);
+ADD_VARIANT(fuzz, pinned_buffers, TWO_POOLS);
+ADD_VARIANT(fuzz, zero_copy_opt_in, TWO_POOLS);
 
 static unsigned int number_from(const char *variable, unsigned int otherwise)
 {
@@ -188,17 +189,15 @@ FIXTURE_SETUP(fuzz)
 
 	if (impossible)
 		SKIP(return, "%s", impossible);
+	impossible = dangerous_impossible();
+	if (impossible)
+		SKIP(return, "%s", impossible);
 	ASSERT_EQ(0, open_mount(fuzzer));
-	/* The legacy ring, too: nonsense makes a kernel without them warn. */
-	impossible = flags_impossible(&fuzzer->mount,
-				      variant->flags ?: FUSE_URING_REGISTER_BUFRING);
+	fuzzer->mode = variant->mode;
+	impossible = mode_impossible(&fuzzer->mount, &fuzzer->mode);
 	if (impossible)
 		SKIP(return, "%s", impossible);
 	ASSERT_EQ(0, close_mount(fuzzer));
-	fuzzer->mode = (struct queue_mode) {
-		.flags = variant->flags, .depth = DEPTH, .nr_pools = 2,
-		.pool = { { 4 * KIB, 2 }, { MAX_WRITE, 2 } },
-	};
 	fuzzer->seed = number_from("FUZZ_SEED", time(NULL));
 	fuzzer->operations = number_from("FUZZ_OPS", DEFAULT_OPS);
 	TH_LOG("FUZZ_SEED=%u FUZZ_OPS=%u", fuzzer->seed, fuzzer->operations);
@@ -441,7 +440,8 @@ static void take_memory_away(struct fuzzer *fuzzer, struct server_queue *queue)
 	struct iovec *region = headers ? &queue->memory.headers :
 					 &queue->memory.pool[pick(chance, 2)];
 	bool pinned = fuzzer->mode.flags & (headers ? FUSE_URING_REGISTER_PINNED_HEADERS :
-						    FUSE_URING_REGISTER_PINNED_BUFFERS);
+						    FUSE_URING_REGISTER_PINNED_BUFFERS) ||
+		      (!headers && fuzzer->mode.bufpool & BUFPOOL_REGISTERED);
 	size_t page = pick(chance, (region->iov_len + 4095) / 4096 ?: 1);
 	void *start = (char *)region->iov_base + page * 4096;
 	size_t len = 4096;
@@ -461,30 +461,40 @@ static void take_memory_away(struct fuzzer *fuzzer, struct server_queue *queue)
 	pthread_mutex_unlock(&fuzzer->memory);
 }
 
+/* The whole table as it was, or as nearly as it can be made now */
+static void restore_fixed_buffers(struct server_queue *queue)
+{
+	const struct iovec *pool = &queue->memory.pool[0];
+
+	queue_table_remove(queue);
+	io_uring_register_buffers_sparse(&queue->ring, DEPTH + 1);
+	if (queue->mode.bufpool & BUFPOOL_REGISTERED)
+		queue_table_set(queue, queue->pool_index, pool->iov_base,
+				pool->iov_len);
+}
+
 static void change_fixed_buffers(struct fuzzer *fuzzer, struct server_queue *queue)
 {
 	struct chance *chance = &fuzzer->chance;
-	struct iovec iov = {};
+	void *memory = NULL;
 
-	switch (pick(chance, 4)) {
+	switch (pick(chance, 5)) {
 	case 0:
-		io_uring_unregister_buffers(&queue->ring);
+		queue_table_remove(queue);
 		break;
 	case 1:
-		io_uring_unregister_buffers(&queue->ring);
+		queue_table_remove(queue);
 		io_uring_register_buffers_sparse(&queue->ring,
-						 1 + pick(chance, DEPTH));
+						 1 + pick(chance, DEPTH + 1));
 		break;
 	case 2:
 		if (once_in(chance, 2))
-			iov = (struct iovec) { fuzzer->data, 4096 };
-		io_uring_register_buffers_update_tag(&queue->ring,
-						     pick(chance, DEPTH + 1),
-						     &iov, NULL, 1);
+			memory = fuzzer->data;
+		queue_table_set(queue, pick(chance, DEPTH + 2), memory,
+				memory ? 4096 : 0);
 		break;
 	default:
-		io_uring_unregister_buffers(&queue->ring);
-		io_uring_register_buffers_sparse(&queue->ring, DEPTH);
+		restore_fixed_buffers(queue);
 	}
 }
 
@@ -511,15 +521,15 @@ static const void *odd_address(struct chance *chance, const void *good)
 }
 
 /* One thing of it, or nothing, is not as it should be. */
-static void bend_register(struct fuzzer *fuzzer, struct server_command *reg)
+static void bend_command(struct fuzzer *fuzzer, struct server_command *reg)
 {
 	struct chance *chance = &fuzzer->chance;
 	__u16 qid = reg->bufring.qid;
 	struct iovec *iov = &reg->iov[pick(chance, 2)];
 
-	switch (pick(chance, 8)) {
+	switch (pick(chance, 9)) {
 	case 0:
-		bend(chance, &reg->bufring, sizeof(reg->bufring));
+		bend(chance, reg->area, sizeof(reg->bufring));
 		break;
 	case 1:
 		reg->bufring.flags ^= 1ULL << pick(chance, 6);
@@ -529,7 +539,11 @@ static void bend_register(struct fuzzer *fuzzer, struct server_command *reg)
 		     sizeof(reg->bufring) - offsetof(struct fuse_uring_bufring_req, buf_size));
 		break;
 	case 3:
-		reg->slot = odd_number(chance);
+		/* The slot is no part of the command elsewhere. */
+		if (fuzzer->mode.flags)
+			reg->slot = odd_number(chance);
+		else
+			reg->buf_index = odd_number(chance);
 		break;
 	case 4:
 		reg->nr_iov = odd_number(chance);
@@ -539,6 +553,9 @@ static void bend_register(struct fuzzer *fuzzer, struct server_command *reg)
 		break;
 	case 6:
 		bend(chance, &iov->iov_len, sizeof(iov->iov_len));
+		break;
+	case 7:
+		bend(chance, &reg->cmd.bufpool, sizeof(reg->cmd.bufpool));
 		break;
 	default:
 		reg->iovec = odd_address(chance, NULL);
@@ -558,8 +575,8 @@ static void wrongly_accepted(struct fuzzer *fuzzer, int line)
 }
 
 /*
- * Entries that are added while the mount is in use. A legacy one would take
- * the header of the slot from the one that has it, so it must be a free one.
+ * Entries that are added while the mount is in use. Without slots one would take
+ * the header from the one that has it, so it must be a free one.
  */
 static void register_more(struct fuzzer *fuzzer, struct server_queue *queue)
 {
@@ -572,7 +589,7 @@ static void register_more(struct fuzzer *fuzzer, struct server_queue *queue)
 		return;
 	queue_fill_register(queue, slot, &reg);
 	if (!is_free || once_in(&fuzzer->chance, 2))
-		bend_register(fuzzer, &reg);
+		bend_command(fuzzer, &reg);
 	if (!fuzzer->mode.flags)
 		reg.slot = slot;
 	err = queue_send(queue, &reg);
@@ -591,6 +608,21 @@ static __u64 wrong_commit_id(struct fuzzer *fuzzer)
 	default:
 		return fuzzer->last_commit_id;
 	}
+}
+
+/* A queue that is in use is not added, and has no other pool. */
+static void add_again(struct fuzzer *fuzzer, struct server_queue *queue)
+{
+	struct server_command add;
+
+	if (once_in(&fuzzer->chance, 2))
+		queue_fill_add_queue(queue, &add);
+	else
+		queue_fill_add_bufpool(queue, &add);
+	if (once_in(&fuzzer->chance, 2))
+		bend_command(fuzzer, &add);
+	if (!queue_send(queue, &add))
+		wrongly_accepted(fuzzer, __LINE__);
 }
 
 static void commit_wrongly(struct fuzzer *fuzzer, struct server_request *request)
@@ -620,8 +652,12 @@ static void send_anything(struct fuzzer *fuzzer)
 	io_uring_prep_rw(IORING_OP_URING_CMD, sqe, fuzzer->mount.dev_fd,
 			 odd_address(chance, fuzzer->data), pick(chance, 8), 0);
 	sqe->__pad1 = 0;
-	sqe->cmd_op = once_in(chance, 3) ? odd_number(chance) :
-		      1 + pick(chance, FUSE_IO_URING_CMD_COMMIT_AND_FETCH);
+	/* Before it is set up, a queue that this adds would be in the way. */
+	sqe->cmd_op = 1 + pick(chance, fuzzer->set_up ?
+				       FUSE_IO_URING_CMD_ADD_BUFPOOL :
+				       FUSE_IO_URING_CMD_COMMIT_AND_FETCH);
+	if (once_in(chance, 3))
+		sqe->cmd_op = FUSE_IO_URING_CMD_ADD_BUFPOOL + odd_number(chance);
 	cmd = (void *)sqe->cmd;
 	memset(cmd, 0, 80);
 	cmd->flags = fuzzer->mode.flags | FUSE_URING_REGISTER_BUFRING;
@@ -632,8 +668,9 @@ static void send_anything(struct fuzzer *fuzzer)
 		cmd->max_queue_depth = 0;
 	cmd->commit_id |= 1;
 	/* But for this one, which is as it should be on another ring. */
-	if (fuzzer->mode.flags & FUSE_URING_REGISTER_ZERO_COPY && fuzzer->nr_held &&
-	    once_in(chance, 2)) {
+	if (fuzzer->nr_held && once_in(chance, 2) &&
+	    (fuzzer->mode.flags & FUSE_URING_REGISTER_ZERO_COPY ||
+	     (fuzzer->mode.bufpool && fuzzer->held[0].zero_copy))) {
 		sqe->cmd_op = FUSE_IO_URING_CMD_COMMIT_AND_FETCH;
 		cmd->qid = fuzzer->held[0].queue->qid;
 		cmd->commit_id = fuzzer->held[0].commit_id;
@@ -842,6 +879,7 @@ static int start_server(struct fuzzer *fuzzer)
 	int err = 0;
 
 	fuzzer->nr_held = 0;
+	fuzzer->set_up = false;
 	fuzzer->over = false;
 	fuzzer->confused = false;
 	fuzzer->last_commit_id = 0;	/* ids begin anew with each mount */
@@ -854,6 +892,7 @@ static int start_server(struct fuzzer *fuzzer)
 		for (slot = 0; slot < DEPTH - 1 && !err; slot++)
 			err = queue_register(queue, slot);
 	}
+	fuzzer->set_up = !err;
 	return err;
 }
 
@@ -902,6 +941,10 @@ static void do_something_odd(struct fuzzer *fuzzer)
 		break;
 	case 4:
 		take_memory_away(fuzzer, queue);
+		break;
+	case 5:
+		if (!fuzzer->mode.flags)
+			add_again(fuzzer, queue);
 		break;
 	default:
 		break;
@@ -1071,18 +1114,36 @@ TEST_F_TIMEOUT(fuzz, clients_get_an_end_to_every_call, SLOW_TEST_S)
 	}
 }
 
-/* The first REGISTERs of a mount; true if one that was bent was accepted */
+static void fill_any_command(struct fuzzer *fuzzer, struct server_queue *queue,
+			     struct server_command *command)
+{
+	switch (pick(&fuzzer->chance, fuzzer->mode.bufpool ? 3 : 1)) {
+	case 0:
+		queue_fill_register(queue, pick(&fuzzer->chance, DEPTH), command);
+		break;
+	case 1:
+		queue_fill_add_queue(queue, command);
+		break;
+	default:
+		queue_fill_add_bufpool(queue, command);
+	}
+}
+
+/* The first commands of a mount; true if one that was bent was accepted */
 static bool register_oddly(struct fuzzer *fuzzer)
 {
 	struct server_queue *queue = &fuzzer->mount.queues[0];
 	struct server_command reg;
 	unsigned int n;
 
+	/* Of a queue that is there more is looked at. */
+	if (fuzzer->mode.bufpool && once_in(&fuzzer->chance, 2))
+		queue_add(queue);
 	for (n = pick(&fuzzer->chance, 4); n; n--) {
-		queue_fill_register(queue, pick(&fuzzer->chance, DEPTH), &reg);
-		bend_register(fuzzer, &reg);
+		fill_any_command(fuzzer, queue, &reg);
+		bend_command(fuzzer, &reg);
 		if (once_in(&fuzzer->chance, 4))
-			bend_register(fuzzer, &reg);
+			bend_command(fuzzer, &reg);
 		if (!queue_send(queue, &reg))
 			return true;
 		send_anything(fuzzer);
@@ -1103,6 +1164,7 @@ TEST_F_TIMEOUT(fuzz, a_mount_survives_any_first_register, SLOW_TEST_S)
 	for (fuzzer->round = 0; fuzzer->round < fuzzer->operations / 12;
 	     fuzzer->round++) {
 		fuzzer->chance = chance_from(fuzzer->seed, fuzzer->round);
+		fuzzer->set_up = false;
 		ASSERT_EQ(0, open_mount(fuzzer));
 		for (qid = 0; qid < fuzzer->mount.nr_queues; qid++)
 			ASSERT_EQ(0, queue_open(&fuzzer->mount, qid, &fuzzer->mode));
