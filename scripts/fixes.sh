@@ -38,9 +38,21 @@ harms="crash|corruption|leak|data loss|hang|WARN|wrong error|log flood"
 short=72
 
 # field KEY NAME: of a known fault
+declare -A value
 field()
 {
-	sed -n "s/^$1:[[:space:]]*//p" "$faults/$2"
+	[ -z "${value[$2 $1]:-}" ] || echo "${value[$2 $1]}"
+}
+
+read_faults()
+{
+	local name key rest
+
+	for name in $(names); do
+		while IFS=: read -r key rest || [ -n "$key" ]; do
+			value[$name $key]=${rest##[[:space:]]}
+		done <"$faults/$name"
+	done
 }
 
 # fix PATCH: its file
@@ -57,7 +69,7 @@ subject()
 # Of the part, in their order, without .patch
 fixes()
 {
-	PARTS=fixes series | sed 's,^fixes/,,; s/\.patch$//'
+	printf '%s\n' "${fixes[@]}"
 }
 
 names()
@@ -92,26 +104,45 @@ needs()
 	done < <(fixes)
 }
 
-# stack PATCH...: prints a commit of the released kernel with these; fails, with
-# git's words, where one does not apply.
+# apply PATCH...: to GIT_INDEX_FILE; fails, with git's words, where one does not.
+apply()
+{
+	local p
+
+	for p; do
+		sed -n '/^diff --git /,$p' "$(fix "$p")" |
+			kgit apply --cached --whitespace=nowarn - || return
+	done
+}
+
+# applies PATCH...: to the released kernel, one after the other? Looks at the files
+# that they change alone, which is quick.
+applies()
+{
+	local index p rc=0
+
+	index=$(mktemp -u)
+	for p; do
+		sed -n 's,^--- a/,,p' "$(fix "$p")"
+	done | sort -u | xargs -r -d '\n' git -C "$LINUX" ls-tree base -- |
+		GIT_INDEX_FILE=$index kgit update-index --add --index-info
+	GIT_INDEX_FILE=$index apply "$@" || rc=1
+	rm -f "$index"
+	return $rc
+}
+
+# stack PATCH...: prints a commit of the released kernel with these.
 stack()
 {
-	local index diff p parent
+	local index commit
 
-	parent=$(kgit rev-parse base)
-	index=$(mktemp -u) diff=$(mktemp)
-	GIT_INDEX_FILE=$index kgit read-tree base
-	for p; do
-		git mailinfo /dev/null "$diff" <"$(fix "$p")" >/dev/null
-		GIT_INDEX_FILE=$index kgit apply --cached --whitespace=nowarn "$diff" || {
-			rm -f "$index" "$diff"
-			return 1
-		}
-	done
-	kgit -c user.name="$IDENT_NAME" -c user.email="$IDENT_MAIL" \
-		commit-tree -p "$parent" -m "base and: $*" \
-		"$(GIT_INDEX_FILE=$index kgit write-tree)"
-	rm -f "$index" "$diff"
+	index=$(mktemp -u)
+	commit=$(export GIT_INDEX_FILE=$index GIT_AUTHOR_DATE='2026-01-01T00:00:00Z' \
+			GIT_COMMITTER_DATE='2026-01-01T00:00:00Z'
+		kgit read-tree base && apply "$@" &&
+			kgit commit-tree -p base -m "base and: $*" "$(kgit write-tree)")
+	rm -f "$index"
+	echo "$commit"
 }
 
 bad=0
@@ -123,14 +154,12 @@ complain()
 
 check_fault()
 {
-	local name=$1 key test kernel
+	local name=$1 n key test kernel
 
-	while read -r key; do
+	while read -r n key; do
 		[[ " $keys " == *" $key "* ]] || complain "$name: an unknown key: $key"
-	done < <(sed 's/:.*//; /^$/d' "$faults/$name" | sort -u)
-	for key in $keys; do
-		[ "$(field "$key" "$name" | wc -l)" -le 1 ] || complain "$name: $key twice"
-	done
+		[ "$n" = 1 ] || complain "$name: $key twice"
+	done < <(sed 's/:.*//; /^$/d' "$faults/$name" | sort | uniq -c)
 	fixes | grep -qxF -e "$(field Patch "$name")" ||
 		complain "$name: Patch is none of patches/fixes/series"
 	[ -n "$(field Fault "$name")" ] || complain "$name: no Fault"
@@ -152,11 +181,10 @@ check_patch()
 {
 	local p=$1 before
 
-	! changes_code "$p" || cat "$faults"/* 2>/dev/null |
-		grep -qx "Patch:[[:space:]]*$p" ||
+	! changes_code "$p" || printf '%s\n' "${value[@]}" | grep -qxF -e "$p" ||
 		complain "patches/fixes/$p.patch: no file of known_faults is about it"
 	mapfile -t before < <(needs "$p")
-	stack "${before[@]}" "$p" >/dev/null ||
+	applies "${before[@]}" "$p" ||
 		complain "patches/fixes/$p.patch does not apply to the released kernel$(
 			[ ${#before[@]} = 0 ] || printf ' with %s' "${before[*]}")"
 }
@@ -365,9 +393,11 @@ table()
 }
 
 declare -A patch_of commit_of
-while read -r p; do
+mapfile -t fixes < <(PARTS=fixes series | sed 's,^fixes/,,; s/\.patch$//')
+for p in "${fixes[@]}"; do
 	patch_of[$(subject "$p")]=$p
-done < <(fixes)
+done
+read_faults
 
 case ${1:-} in
 --letter)	letter; exit ;;

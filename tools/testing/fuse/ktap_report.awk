@@ -285,8 +285,11 @@ END {
 	for (i = 1; i <= nr_reasons; i++) {
 		some = split(skipped[reason[i]], list, "\n")
 		line = names[list[1]]
-		for (j = 2; j <= some; j++)
+		# All of them are in the list of skips, and may be hundreds.
+		for (j = 2; j <= some && j <= 3; j++)
 			line = line ", " names[list[j]]
+		if (some > 3)
+			line = line sprintf(" and %d more", some - 3)
 		printf "skipped: %s (%s)\n", line, reason[i]
 	}
 	for (i = 1; i <= nr_expected; i++)
