@@ -274,7 +274,7 @@ boot_qemu()
 	# have the memory of its processes mapped.
 	[ "$accel" != tcg ] || cpu+=,-erms,-fsrm,-smap
 	shift 2
-	# tsc=nowatchdog: while it boots, 7.2 compares the clocks of two processors.
+	# tsc=nowatchdog: while it boots, it compares the clocks of two processors.
 	# The one that waits counts time in jiffies, and the other one may be waiting
 	# for it without interrupts, so that there are none: a hang, once in a while.
 	"$@" qemu-system-x86_64 -nodefaults -display none -no-reboot \
