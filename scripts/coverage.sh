@@ -1,25 +1,25 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# coverage.sh: which lines of the kernel's new files the selftests reach. The
-# whole suite runs on a kernel that counts; every line that no test reached is
-# listed with the reason that scripts/coverage.reasons has for it.
+# coverage.sh: which lines that the series adds to the kernel, or changes, the
+# selftests reach. The whole suite runs on a kernel that counts; gcovr reads the
+# counts, and diff-cover looks at the lines of the series alone. Those that no
+# test can reach here are in scripts/coverage.reasons.
 #
-#   COVERAGE_LEAST=95   least percentage of the lines of the new files
+#   COVERAGE_LEAST=95   least percentage of the others
 #   ENGINE=qemu         two processors, instead of User Mode Linux
 #
-# Fails if tests fail, if less is reached, or if a line of a new file that was
-# not reached has no reason. The report is in build/reports/coverage.
+# Fails if tests fail or less is reached. build/reports/coverage has the lines
+# that were not: in report.html among the rest of their files, too.
 
 . "$(dirname "$0")/lib.sh" || exit 1
 
 least=${COVERAGE_LEAST:-95}
 engine=${ENGINE:-uml}
 out=$REPORTS/coverage
-objects=$BUILD/$engine-coverage/fs/fuse
-reasons=$TOP/scripts/coverage.reasons
+objects=$BUILD/$engine-coverage
 
-"$TOP/scripts/deps.sh" run
+"$TOP/scripts/deps.sh" coverage
 "$TOP/scripts/tree.sh"
 image=$(DEBUG=coverage "$TOP/scripts/kernel.sh")
 "$TOP/scripts/selftests.sh" all
@@ -33,18 +33,22 @@ export FUSE_SLOW_TESTS=1 FUSE_DANGEROUS_TESTS=1
 	die "the tests failed: see ${out#"$TOP"/}/log"
 }
 
-# One directory for each object, as each has its own view of the headers.
-for object in "$objects"/dev_uring*.gcno; do
-	name=$(basename "$object" .gcno)
-	[ -s "$out/$name.gcda" ] || die "the kernel counted nothing for $name.c"
-	mkdir -p "$out/$name"
-	cp "$object" "$out/$name.gcda" "$out/$name/"
-	(cd "$out/$name" && gcov -s "$LINUX" -r "$name.gcda" >gcov.log 2>&1) ||
-		die "gcov failed: see ${out#"$TOP"/}/$name/gcov.log"
-done
+# Beside what the compiler has left for them
+find "$objects" -name '*.gcda' -delete
+[ -d "$out/gcov$objects" ] || die "the kernel counted nothing"
+cp -r "$out/gcov$objects/." "$objects/"
 
-awk -v least="$least" -v new_files="$(cd "$TOP" && echo fs/fuse/*.[ch])" -F: \
-	-f "$TOP/scripts/coverage.awk" "$reasons" "$out"/dev_uring*/*.gcov \
+# A line with one of these in it does not count.
+unreachable=$(sed -n 's/[[:space:]]*## .*//p' "$TOP/scripts/coverage.reasons" |
+	sed 's/[][\\.*^$+?(){}|]/\\&/g' | paste -sd '|')
+gcovr --root "$LINUX" --object-directory "$objects" \
+	--exclude-lines-by-pattern ".*(${unreachable:-nothing at all})" \
+	--cobertura "$out/coverage.xml" "$objects/fs/fuse" "$objects/io_uring" \
+	>"$out/gcovr.log" 2>&1 || die "gcovr failed: see ${out#"$TOP"/}/gcovr.log"
+find "$objects" -name '*.gcda' -delete
+cd "$LINUX"
+diff-cover "$out/coverage.xml" --compare-branch base --diff-range-notation .. \
+	--html-report "$out/report.html" --fail-under "$least" --show-uncovered \
 	>"$out/report" && rc=0 || rc=$?
 cat "$out/report"
 exit "$rc"

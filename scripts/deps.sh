@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# deps.sh [run|check|bench|library]: installs the Debian packages a job needs and the
+# deps.sh [run|check|bench|library|coverage]: installs the Debian packages a job needs and the
 # machine lacks. Does nothing, and asks for nothing, where all are there.
 
 . "$(dirname "$0")/lib.sh" || exit 1
@@ -25,13 +25,15 @@ library_packages="sshfs squashfuse squashfs-tools fuse-overlayfs fuse2fs e2fspro
 # 32-bit programs, where the machine is of the kind that can run them
 [ "$(uname -m)" != x86_64 ] || check_packages="$check_packages gcc-multilib"
 
+[ "${ENGINE:-uml}" != qemu ] || packages="$packages qemu-system-x86"
+
 case $job in
-run)	[ "${CROSS32:-0}" != 1 ] || packages="$packages gcc-multilib"
-	[ "${ENGINE:-uml}" != qemu ] || packages="$packages qemu-system-x86" ;;
+run)	[ "${CROSS32:-0}" != 1 ] || packages="$packages gcc-multilib" ;;
 check)	packages="$packages $check_packages" ;;
 bench)	packages="$packages $check_packages $bench_packages" ;;
 library)	packages="$packages $check_packages $library_packages" ;;
-*)	die "no such job '$job': run, check, bench or library" ;;
+coverage) packages="$packages gcovr diff-cover" ;;
+*)	die "no such job '$job': run, check, bench, library or coverage" ;;
 esac
 
 command -v dpkg-query >/dev/null ||

@@ -5,7 +5,7 @@
 #
 #   ENGINE=uml|qemu   User Mode Linux (default) or an x86_64 kernel for qemu
 #   DEBUG=1           with KASAN, lockdep, kmemleak...
-#   DEBUG=kcsan       with KCSAN, which looks at the files of the series
+#   DEBUG=kcsan       with KCSAN, which looks at the files that the series changes
 #   DEBUG=coverage    counts how often each line of them runs
 #   DEBUG=module      with fuse and cuse as modules
 #   BASE=1            the untouched source, without the series
@@ -26,9 +26,12 @@ esac
 
 name=$engine
 config=("$TOP/$SELFTESTS/config" "$WORKSHOP/configs/$engine")
-# What is to be instrumented, where it is not the whole kernel: the objects of
-# the series, and for races those that share data with them.
-objects=(dev_uring dev_uring_mem dev_uring_bufring dev_uring_zero_copy)
+# What is to be instrumented, where it is not the whole kernel: what the series
+# changes, and for races what shares data with it.
+mapfile -t objects < <({
+	echo dev_uring.c
+	kgit diff --name-only base refs/fuse/applied -- 'fs/fuse/*.c' 'io_uring/*.c'
+} | sed 's,.*/,,; s/\.c$//' | sort -u)
 instrument=()
 case ${DEBUG:-0} in
 0)	;;

@@ -141,8 +141,9 @@ fi
 
 # How often each line ran, in a kernel that counts
 if [ -d /sys/kernel/debug/gcov ]; then
-	find /sys/kernel/debug/gcov -name '*.gcda' | while read -r counts; do
-		cat "$counts" >"/run/report/${counts##*/}"
+	(cd /sys/kernel/debug && find gcov -name '*.gcda') | while read -r counts; do
+		mkdir -p "/run/report/${counts%/*}"
+		cat "/sys/kernel/debug/$counts" >"/run/report/$counts"
 	done
 fi
 
