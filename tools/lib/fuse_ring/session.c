@@ -46,6 +46,12 @@ struct interrupt {
 struct session {
 	struct session *next;
 	struct fuse_session *se;
+	/*
+	 * libfuse's descriptor of /dev/fuse, and a duplicate of it. Any thread
+	 * may unmount the session, after which another file may get the number.
+	 * So it only serves to find the session; all I/O is done on @fd.
+	 */
+	int number;
 	int fd;
 	struct fuse_ring_options options;
 	const struct session_loops *loops;
@@ -66,6 +72,8 @@ static struct session *sessions;
 static __thread struct fuse_ring_req *current;
 static __thread uint64_t current_cookie;
 static __thread struct session *answers_init;
+/* The session whose /dev/fuse this thread serves */
+static __thread struct session *looping;
 
 /*
  * Replies
@@ -108,11 +116,11 @@ static int reply_to_ring(struct fuse_ring_req *req, struct iovec *iov,
 	return err;
 }
 
-static struct session *find_session_locked(int fd)
+static struct session *find_session_locked(int number)
 {
 	struct session *session = sessions;
 
-	while (session && session->fd != fd)
+	while (session && session->number != number)
 		session = session->next;
 	return session;
 }
@@ -122,14 +130,14 @@ static struct session *find_session_locked(int fd)
  * operation that runs in this thread, or, for replies in another thread or
  * after the operation returned, looked for: it cannot go until release().
  */
-static struct fuse_ring_req *acquire(int fd, uint64_t cookie)
+static struct fuse_ring_req *acquire(int number, uint64_t cookie)
 {
 	struct session *session;
 
 	if (current && current_cookie == cookie)
 		return current;
 	pthread_rwlock_rdlock(&sessions_lock);
-	session = find_session_locked(fd);
+	session = find_session_locked(number);
 	return session ? ring_find_cookie(session->ring, cookie) : NULL;
 }
 
@@ -230,7 +238,7 @@ static void wake(struct session *session)
 }
 
 /* libfuse hands an INTERRUPT back. */
-static bool take_interrupt_back(int fd, uint64_t unique)
+static bool take_interrupt_back(int number, uint64_t unique)
 {
 	struct interrupt *interrupt;
 	struct session *session;
@@ -239,7 +247,7 @@ static bool take_interrupt_back(int fd, uint64_t unique)
 	if (!interrupt)
 		return false;
 	pthread_rwlock_rdlock(&sessions_lock);
-	session = find_session_locked(fd);
+	session = find_session_locked(number);
 	if (session) {
 		put_interrupt(session, interrupt);
 		wake(session);
@@ -248,6 +256,12 @@ static bool take_interrupt_back(int fd, uint64_t unique)
 	if (!session)
 		free(interrupt);
 	return session;
+}
+
+/* What to write to for libfuse, which knows a session by its number */
+static int device_of(int number)
+{
+	return looping && looping->number == number ? looping->fd : number;
 }
 
 static ssize_t session_writev(int fd, struct iovec *iov, int count,
@@ -264,7 +278,7 @@ static ssize_t session_writev(int fd, struct iovec *iov, int count,
 		if (out->unique & INTERRUPT_BIT && out->error == -EAGAIN &&
 		    take_interrupt_back(fd, out->unique))
 			return out->len;
-		return writev(fd, iov, count);
+		return writev(device_of(fd), iov, count);
 	}
 	req = acquire(fd, out->unique);
 	if (req)
@@ -349,7 +363,7 @@ static ssize_t session_splice_send(int pipe, off_t *pipe_offset, int fd,
 		err = req ? pipe_to_ring(req, &out, pipe) : -ENOTCONN;
 		release(out.unique);
 	} else if (!err) {
-		err = pipe_to_device(fd, &out, pipe);
+		err = pipe_to_device(device_of(fd), &out, pipe);
 	}
 	if (err) {
 		errno = -err;
@@ -573,6 +587,7 @@ static int serve_device(struct session *session, const sigset_t *mask)
 
 	if (!buffer)
 		return -ENOMEM;
+	looping = session;
 	while (!fuse_session_exited(session->se)) {
 		len = receive(session, buffer, session->buffer_size, mask);
 		if (len < 0)
@@ -581,6 +596,7 @@ static int serve_device(struct session *session, const sigset_t *mask)
 		if (len)
 			process(session, buffer, len);
 	}
+	looping = NULL;
 	free(buffer);
 	return len < 0 && len != -ENODEV ? len : 0;
 }
@@ -635,7 +651,7 @@ static int begin(struct session *session, const sigset_t *mask)
 		session->kernel_flags = init->flags |
 					(uint64_t)init->flags2 << 32;
 	if (session->kernel_flags & FUSE_OVER_IO_URING) {
-		err = fuse_session_custom_io(session->se, &io, session->fd);
+		err = fuse_session_custom_io(session->se, &io, session->number);
 		if (!err)
 			answers_init = session;
 	} else {
@@ -692,7 +708,7 @@ int session_loop(struct fuse_session *se,
 {
 	struct session session = {
 		.se = se,
-		.fd = fuse_session_fd(se),
+		.number = fuse_session_fd(se),
 		.options = ring_options_or_default(options),
 		.loops = loops,
 		.wake_fd = -1,
@@ -704,6 +720,12 @@ int session_loop(struct fuse_session *se,
 	if (session.options.mode == FUSE_RING_OFF)
 		return session.options.serialize ? loops->single(se) :
 						   loops->multi(se);
+	session.fd = fcntl(session.number, F_DUPFD_CLOEXEC, 0);
+	if (session.fd < 0) {
+		ring_log(&session.options, "off, a duplicate of /dev/fuse: %s",
+			 strerror(errno));
+		return go_on(&session, 0);
+	}
 	workers_signals_to_block(&ending);
 	pthread_sigmask(SIG_BLOCK, &ending, &before);
 	flags = fcntl(session.fd, F_GETFL);
@@ -713,6 +735,8 @@ int session_loop(struct fuse_session *se,
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (session.wake_fd >= 0)
 		close(session.wake_fd);
+	/* From here on the connection ends when libfuse closes its own. */
+	close(session.fd);
 	return go_on(&session, err);
 }
 

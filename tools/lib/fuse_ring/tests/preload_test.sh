@@ -202,7 +202,7 @@ no_descriptors_left()
 	ulimit -n 7
 	mount_probe auto
 	ulimit -n 1024
-	says 'off, io_uring: Too many open files'
+	says 'off, *: Too many open files'
 	works
 	stop_server "$mnt"
 }
@@ -639,6 +639,26 @@ data_after_the_end()
 	[ "$(status_of "$server")" = 0 ] || fail "the server ended with an error"
 }
 
+# Another thread than that of the loop unmounts, and opens a file by the number
+# that the loop had.
+unmounted_by_a_thread()
+{
+	log=$dir/ring.log
+	echo 'not a request' >"$dir/other"
+	"$built/unmount_fs" "$1" "$dir/other" "$mnt" >"$dir/server.out" 2>"$log" &
+	server=$!
+	await_mount "$mnt"
+	need_mode "$1"
+	stat "$mnt/file"
+	echo 2 >/proc/sys/vm/drop_caches
+	within 30 ended "$server" || fail "the server does not end"
+	cat "$dir/server.out"
+	[ "$(status_of "$server")" = 0 ] || fail "the server failed"
+	[ "$(cat "$dir/server.out")" = 'the loop returned 0, 0 bytes were read' ] ||
+		fail "the loop took the other file for its own"
+	within 10 not_mounted "$mnt" || fail "it is still mounted"
+}
+
 read_until_it_fails()
 {
 	local end=$((SECONDS + 60 * slower))
@@ -796,6 +816,7 @@ for mode in off legacy pinned; do
 	test_case mounts_one_after_the_other.$mode 200 mounts_one_after_the_other $mode
 done
 for mode in legacy bufring pinned zero-copy; do
+	test_case unmounted_by_a_thread.$mode 100 unmounted_by_a_thread $mode
 	test_case data_after_the_end.$mode 100 data_after_the_end $mode
 done
 for mode in off legacy pinned; do
