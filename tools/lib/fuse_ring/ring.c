@@ -308,9 +308,9 @@ static void run_work(struct work *work)
 		    ((char *)work - offsetof(struct fuse_ring_req, work)));
 }
 
-static void prepare_register(struct ring_queue *queue, unsigned int slot,
-			     struct queue_register *reg)
+static void prepare_register(struct ring_queue *queue, unsigned int slot)
 {
+	struct queue_register *reg = &queue->reqs[slot].registration;
 	struct io_uring_sqe *sqe = get_sqe(queue);
 
 	queue_register_fill(reg, &queue->layout, &queue->memory, queue->qid,
@@ -322,17 +322,16 @@ static void prepare_register(struct ring_queue *queue, unsigned int slot,
 /* An entry in place of one whose request waits; false if there is none left */
 static bool add_entry(struct ring_queue *queue)
 {
-	struct queue_register reg;
-
 	if (queue->entries - queue->waiting > queue->ring->options.depth)
 		return true;
 	if (queue->entries == queue->layout.depth)
 		return false;
-	prepare_register(queue, queue->entries, &reg);
-	/* The kernel reads @reg now. */
-	if (io_uring_submit(&queue->uring) < 0)
-		return false;
-	queue->entries++;
+	prepare_register(queue, queue->entries++);
+	/*
+	 * Now, since the handler may not return before another request came.
+	 * What cannot be submitted now is when this thread waits for more.
+	 */
+	io_uring_submit(&queue->uring);
 	return true;
 }
 
@@ -744,9 +743,7 @@ static int submit_and_look(struct ring_queue *queue)
 
 static int register_slot(struct ring_queue *queue, unsigned int slot)
 {
-	struct queue_register reg;
-
-	prepare_register(queue, slot, &reg);
+	prepare_register(queue, slot);
 	return submit_and_look(queue);
 }
 

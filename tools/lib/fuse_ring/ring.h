@@ -25,6 +25,8 @@ struct fuse_ring_req {
 	_Atomic uint64_t cookie;
 	/* handler and reply: the slot is free for the kernel after both */
 	atomic_uint holders;
+	/* an SQE points at this until it is submitted, whenever that is */
+	struct queue_register registration;
 	struct ring_header *header;
 	struct fuse_in_header in;
 	_Atomic uint64_t unique;	/* in.unique, for who looks for it */

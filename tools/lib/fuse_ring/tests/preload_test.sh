@@ -486,6 +486,14 @@ blocking_locks()
 	stop_server "$mnt"
 }
 
+# For those who wait the queue gets more entries, which the kernel is not told of
+# at once.
+locks_while_submission_fails()
+{
+	preload=$preload:$built/busy_submit.so
+	blocking_locks "$1" flock 4
+}
+
 interrupted_lock()
 {
 	local holder waiter
@@ -805,6 +813,7 @@ for mode in bare off legacy pinned; do
 done
 for mode in legacy pinned; do
 	test_case many_flocks_on_one_cpu.$mode 200 blocking_locks $mode flock 12
+	test_case locks_while_submission_fails.$mode 100 locks_while_submission_fails $mode
 	test_case many_record_locks_on_one_cpu.$mode 200 blocking_locks $mode fcntl 12
 done
 
