@@ -92,12 +92,13 @@ size_t queue_layout_pinned_bytes(const struct queue_layout *layout)
 	return bytes;
 }
 
-static int map_anonymous(struct iovec *region, size_t size)
+/* @sharing: MAP_PRIVATE, or MAP_SHARED for memory to be mapped twice */
+static int map_anonymous(struct iovec *region, size_t size, int sharing)
 {
 	void *address;
 
 	address = mmap(NULL, queue_page_align(size), PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		       sharing | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (address == MAP_FAILED)
 		return -errno;
 	region->iov_base = address;
@@ -121,7 +122,9 @@ static size_t view_stride(const struct queue_pool *pool, uint32_t headroom)
 
 /*
  * The kernel wants the buffers of a pool one right after the other, the
- * server wants room of its own before each. The same memory is mapped twice.
+ * server wants room of its own before each. The same memory is mapped twice,
+ * by mremap() with an old size of 0: a file of that size would take a
+ * descriptor, and be subject to RLIMIT_FSIZE.
  */
 static int map_view(struct iovec *region, struct iovec *view,
 		    const struct queue_pool *pool, uint32_t headroom)
@@ -129,37 +132,19 @@ static int map_view(struct iovec *region, struct iovec *view,
 	size_t stride = view_stride(pool, headroom);
 	unsigned int n;
 	void *address;
-	int fd, err;
+	int err;
 
-	err = map_anonymous(view, stride * pool->nr);
-	if (err)
-		return err;
-	fd = memfd_create("fuse_ring", MFD_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	if (ftruncate(fd, queue_page_align(pool_bytes(pool))))
-		goto fail;
-	region->iov_len = queue_page_align(pool_bytes(pool));
-	address = mmap(NULL, region->iov_len, PROT_READ | PROT_WRITE,
-		       MAP_SHARED, fd, 0);
-	if (address == MAP_FAILED)
-		goto fail;
-	region->iov_base = address;
-
-	for (n = 0; n < pool->nr; n++) {
-		address = mmap((char *)view->iov_base + n * stride + headroom,
-			       pool->buf_size, PROT_READ | PROT_WRITE,
-			       MAP_SHARED | MAP_FIXED, fd,
-			       (off_t)n * pool->buf_size);
+	err = map_anonymous(view, stride * pool->nr, MAP_PRIVATE);
+	if (!err)
+		err = map_anonymous(region, pool_bytes(pool), MAP_SHARED);
+	for (n = 0; !err && n < pool->nr; n++) {
+		address = mremap((char *)region->iov_base +
+				 (size_t)n * pool->buf_size, 0, pool->buf_size,
+				 MREMAP_MAYMOVE | MREMAP_FIXED,
+				 (char *)view->iov_base + n * stride + headroom);
 		if (address == MAP_FAILED)
-			goto fail;
+			err = -errno;
 	}
-	close(fd);
-	return 0;
-
-fail:
-	err = -errno;
-	close(fd);
 	return err;
 }
 
@@ -170,7 +155,7 @@ static int map_pool(struct iovec *region, struct iovec *view,
 		return map_view(region, view, pool, headroom);
 	if (headroom)
 		return -EINVAL;
-	return map_anonymous(region, pool_bytes(pool));
+	return map_anonymous(region, pool_bytes(pool), MAP_PRIVATE);
 }
 
 int queue_memory_map(struct queue_memory *memory,
@@ -181,7 +166,7 @@ int queue_memory_map(struct queue_memory *memory,
 	int err;
 
 	memset(memory, 0, sizeof(*memory));
-	err = map_anonymous(&memory->headers, header_bytes(layout));
+	err = map_anonymous(&memory->headers, header_bytes(layout), MAP_PRIVATE);
 	if (!err && is_legacy(layout))
 		err = map_pool(&memory->pool[0], &memory->view[0], &legacy,
 			       layout->headroom);

@@ -207,6 +207,17 @@ no_descriptors_left()
 	stop_server "$mnt"
 }
 
+# The server may not write a file as large as the buffers are.
+small_files_only()
+{
+	command -v prlimit >/dev/null || skip "prlimit is not installed"
+	serve "$1" prlimit --fsize=65536 "$probe" -f "$mnt"
+	await_mount "$mnt"
+	expect_mode "$1" "$server"
+	works
+	stop_server "$mnt"
+}
+
 kernel_parameter_is_off()
 {
 	echo N >$parameter
@@ -777,6 +788,7 @@ test_case io_uring_is_forbidden 100 io_uring_is_forbidden
 test_case buffer_rings_as_the_kernel_has_them 100 buffer_rings_as_the_kernel_has_them
 for mode in off legacy bufring pinned; do
 	test_case mode_works.$mode 100 mode_works $mode
+	test_case small_files_only.$mode 100 small_files_only $mode
 done
 
 test_case nonsense.mode 100 nonsense FUSE_RING fastest \
