@@ -4,8 +4,11 @@
  *
  *   FUSE_RING=auto LD_PRELOAD=libfuse_ring_preload.so sshfs ...
  *
- * Takes the place of libfuse's session loops. The high-level interface runs
+ * Takes the place of libfuse 3's session loops. The high-level interface runs
  * through these too, since libfuse calls them as any program does.
+ *
+ * libfuse 2 has functions of the same names that do something else. They differ
+ * in their versions, so those of libfuse 3 are all that is exported here.
  */
 #define _GNU_SOURCE
 #define FUSE_USE_VERSION 312
@@ -22,9 +25,6 @@
 
 /* As many operations at once as libfuse's own loop runs */
 #define DEFAULT_WORKERS 10
-
-/* Where libfuse has no versioned symbols, its header makes this a macro. */
-#undef fuse_session_loop_mt
 
 static void log_line(void *data, const char *line)
 {
@@ -97,8 +97,8 @@ static int libfuse_single(struct fuse_session *se)
 {
 	int (*loop)(struct fuse_session *se);
 
-	loop = (int (*)(struct fuse_session *))dlsym(RTLD_NEXT,
-						     "fuse_session_loop");
+	loop = (int (*)(struct fuse_session *))
+		dlvsym(RTLD_NEXT, "fuse_session_loop", "FUSE_3.0");
 	return loop ? loop(se) : -ENOSYS;
 }
 
@@ -128,22 +128,52 @@ static int loop_over_rings(struct fuse_session *se, bool one_thread)
 	return session_loop(se, &options, &loops);
 }
 
-int fuse_session_loop(struct fuse_session *se)
+int single_loop(struct fuse_session *se);
+int multi_loop(struct fuse_session *se, const void *config);
+int multi_loop_32(struct fuse_session *se, const void *config);
+int multi_loop_30(struct fuse_session *se, int clone_fd);
+int fuse_session_loop_mt_312(struct fuse_session *se,
+			     struct fuse_loop_config *config);
+
+int single_loop(struct fuse_session *se)
 {
 	return loop_over_rings(se, true);
 }
 
-/* Its versions differ in what @config is, which is of no use here. */
-int fuse_session_loop_mt(struct fuse_session *se,
-			 struct fuse_loop_config *config)
+/* The versions differ in what @config is, which is of no use here. */
+int multi_loop(struct fuse_session *se, const void *config)
 {
 	(void)config;
 	return loop_over_rings(se, false);
+}
+
+int multi_loop_32(struct fuse_session *se, const void *config)
+{
+	return multi_loop(se, config);
+}
+
+int multi_loop_30(struct fuse_session *se, int clone_fd)
+{
+	(void)clone_fd;
+	return multi_loop(se, NULL);
 }
 
 /* Under this name libfuse calls it itself. */
 int fuse_session_loop_mt_312(struct fuse_session *se,
 			     struct fuse_loop_config *config)
 {
-	return fuse_session_loop_mt(se, config);
+	return multi_loop(se, config);
+}
+
+__asm__(".symver single_loop, fuse_session_loop@@FUSE_3.0");
+__asm__(".symver multi_loop_30, fuse_session_loop_mt@FUSE_3.0");
+__asm__(".symver multi_loop_32, fuse_session_loop_mt@FUSE_3.2");
+__asm__(".symver multi_loop, fuse_session_loop_mt@@FUSE_3.12");
+
+/* Else the log would be empty, as if nothing had been preloaded. */
+__attribute__((constructor)) static void tell_of_libfuse_2(void)
+{
+	if (getenv("FUSE_RING_LOG") &&
+	    dlopen("libfuse.so.2", RTLD_LAZY | RTLD_NOLOAD))
+		log_line(NULL, "off, the program uses libfuse 2");
 }

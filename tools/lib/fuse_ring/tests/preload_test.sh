@@ -241,6 +241,52 @@ io_uring_is_forbidden()
 	stop_server "$mnt"
 }
 
+# As libfuse 2 is built: functions of the same names, with other versions
+make_libfuse_2()
+{
+	cat >"$dir/libfuse.c" <<-END
+		#include <stdio.h>
+		int fuse_session_loop(void *se) { return printf("one %p\\n", se) < 0; }
+		int fuse_session_loop_mt(void *se) { return printf("many %p\\n", se) < 0; }
+	END
+	cat >"$dir/libfuse.map" <<-END
+		FUSE_2.4 { global: fuse_session_loop; fuse_session_loop_mt; local: *; };
+	END
+	gcc -shared -fPIC -Wl,-soname,libfuse.so.2 -Wl,--version-script="$dir/libfuse.map" \
+		-o "$dir/libfuse.so.2" "$dir/libfuse.c"
+	cat >"$dir/program.c" <<-END
+		int fuse_session_loop(void *se);
+		int fuse_session_loop_mt(void *se);
+		int main(void) { return fuse_session_loop(main) | fuse_session_loop_mt(main); }
+	END
+	gcc -o "$dir/program" "$dir/program.c" "$dir/libfuse.so.2"
+}
+
+# run_program: with a log of the library, if $log says where
+run_program()
+{
+	timeout 30 env LD_LIBRARY_PATH="$dir" FUSE_RING=auto LD_PRELOAD="$preload" \
+		${log:+FUSE_RING_LOG="$log"} "$dir/program" >"$dir/said"
+}
+
+# Nor does the library take part in a program that has nothing to do with fuse.
+libfuse_2_is_left_alone()
+{
+	command -v gcc >/dev/null || skip "gcc is not installed"
+	make_libfuse_2
+	log=$dir/ring.log
+	run_program || fail "the program fails: $?"
+	[ "$(cut -d' ' -f1 "$dir/said" | xargs)" = 'one many' ] ||
+		fail "libfuse 2 was not called: $(cat "$dir/said")"
+	says 'off, the program uses libfuse 2'
+	says_no_more
+	log=''
+	run_program || fail "the program fails without a log"
+	env FUSE_RING=auto FUSE_RING_LOG="$dir/other.log" LD_PRELOAD="$preload" true ||
+		fail "a program without fuse fails"
+	[ ! -s "$dir/other.log" ] || fail "said of a program without fuse: $(cat "$dir/other.log")"
+}
+
 mode_works()
 {
 	mount_probe "$1"
@@ -785,6 +831,7 @@ test_case no_locked_memory_at_all 100 no_locked_memory_at_all
 test_case no_descriptors_left 100 no_descriptors_left
 test_case kernel_parameter_is_off 100 kernel_parameter_is_off
 test_case io_uring_is_forbidden 100 io_uring_is_forbidden
+test_case libfuse_2_is_left_alone 100 libfuse_2_is_left_alone
 test_case buffer_rings_as_the_kernel_has_them 100 buffer_rings_as_the_kernel_has_them
 for mode in off legacy bufring pinned; do
 	test_case mode_works.$mode 100 mode_works $mode
