@@ -853,6 +853,32 @@ shows_files_of_the_kernel()
 	stop_server
 }
 
+# What is larger than any write is an extended attribute, and a list of them.
+takes_large_attributes_with_small_writes()
+{
+	start_in "$1" "$src" -o max_write=4096 || return
+	: >"$mnt/file"
+	timeout 60 python3 - "$mnt/file" "$src/file" >"$work/out" 2>&1 <<-'END' ||
+		import os, sys
+
+		mounted, source = sys.argv[1:]
+		value = os.urandom(60000)
+		os.setxattr(mounted, "user.large", value)
+		assert os.getxattr(source, "user.large") == value, "written"
+		assert os.getxattr(mounted, "user.large") == value, "read"
+		os.removexattr(mounted, "user.large")
+		names = [f"user.{n:03}" + "x" * 200 for n in range(150)]
+		for name in names:
+		    os.setxattr(source, name, b"")
+		assert sorted(os.listxattr(mounted)) == names, "listed"
+	END
+		complain "$(tail -n 1 "$work/out")"
+	head -c 100000 "$random" >"$mnt/file"
+	head -c 100000 "$random" | cmp - "$mnt/file" || complain 'the data differs'
+	rm "$mnt/file"
+	stop_server
+}
+
 is_not_shown_in_itself()
 {
 	start "$program" "$work" "$mnt" || return
@@ -938,6 +964,7 @@ servers=(says_what_is_wrong goes_into_the_background mounts_on_its_own_source
 	is_not_shown_in_itself keeps_access_control_lists ends_at_a_signal
 	ends_while_a_lock_is_waited_for serves_an_ordinary_user
 	lets_locks_go_in_one_thread\ {off,legacy,pinned}
+	takes_large_attributes_with_small_writes\ {off,legacy,pinned,zero-copy}
 	shows_files_of_the_kernel\ {off,legacy,pinned,zero-copy})
 
 # What the options of this run rule out

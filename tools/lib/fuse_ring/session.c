@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
+#include <linux/limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -150,6 +151,19 @@ static void release(uint64_t cookie)
 static void run_request(struct fuse_ring_req *req, void *data);
 static void request_ran(void *data);
 
+/*
+ * On io_uring the kernel takes max_write and max_pages for the largest payload
+ * of all requests. libfuse makes max_pages what max_write needs, but a SETXATTR
+ * has a name and a value of its own size, and the reply to a LISTXATTR, too.
+ */
+static uint16_t enough_pages(const struct fuse_init_out *init)
+{
+	size_t xattr = XATTR_SIZE_MAX + XATTR_NAME_MAX + 1;
+	uint16_t pages = queue_page_align(xattr) / getpagesize();
+
+	return init->max_pages < pages ? pages : init->max_pages;
+}
+
 /* Agrees to io_uring if all that is needed for it is there. */
 static void agree(struct session *session, struct fuse_init_out *init)
 {
@@ -160,11 +174,15 @@ static void agree(struct session *session, struct fuse_init_out *init)
 		.max_write = init->max_write,
 		.max_pages = 32,
 	};
+	size_t largest;
 	int err;
 
 	if (init->flags & FUSE_MAX_PAGES)
-		connection.max_pages = init->max_pages ?: 1;
-	session->buffer_size = FUSE_MIN_READ_BUFFER + init->max_write;
+		connection.max_pages = enough_pages(init);
+	largest = connection.max_pages * getpagesize();
+	if (largest < init->max_write)
+		largest = init->max_write;
+	session->buffer_size = FUSE_MIN_READ_BUFFER + largest;
 	session->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (session->wake_fd < 0)
 		err = -errno;
@@ -184,6 +202,8 @@ static void agree(struct session *session, struct fuse_init_out *init)
 				 strerror(-err));
 		return;
 	}
+	if (init->flags & FUSE_MAX_PAGES)
+		init->max_pages = connection.max_pages;
 	init->flags |= FUSE_INIT_EXT;
 	init->flags2 |= FUSE_OVER_IO_URING >> 32;
 }
