@@ -853,6 +853,37 @@ shows_files_of_the_kernel()
 	stop_server
 }
 
+# A write to the last room of a disk is a short one for the server.
+says_that_the_disk_is_full()
+{
+	mkdir "$work/small"
+	mount -t tmpfs -o size=1536k small "$work/small" ||
+		complain 'no small file system' || return
+	if start_in "$1" "$work/small"; then
+		timeout 60 python3 - "$mnt/file" >"$work/out" 2>&1 <<-'END' ||
+			import errno, mmap, os, sys
+
+			data = mmap.mmap(-1, 1 << 20)
+			for flags in os.O_DIRECT, 0:
+			    fd = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY | flags)
+			    assert os.write(fd, data) == 1 << 20, "the first MiB"
+			    try:
+			        n = os.write(fd, data)
+			        assert not flags and 0 < n < 1 << 20, f"{n} bytes written"
+			        os.write(fd, data)
+			        sys.exit("more was written than there is room")
+			    except OSError as error:
+			        assert error.errno == errno.ENOSPC, error
+			    os.ftruncate(fd, 0)
+			    os.close(fd)
+		END
+			complain "$(tail -n 1 "$work/out")"
+		stop_server
+	fi
+	umount "$work/small"
+	rmdir "$work/small"
+}
+
 # What is larger than any write is an extended attribute, and a list of them.
 takes_large_attributes_with_small_writes()
 {
@@ -964,6 +995,7 @@ servers=(says_what_is_wrong goes_into_the_background mounts_on_its_own_source
 	is_not_shown_in_itself keeps_access_control_lists ends_at_a_signal
 	ends_while_a_lock_is_waited_for serves_an_ordinary_user
 	lets_locks_go_in_one_thread\ {off,legacy,pinned}
+	says_that_the_disk_is_full\ {off,legacy,pinned,zero-copy}
 	takes_large_attributes_with_small_writes\ {off,legacy,pinned,zero-copy}
 	shows_files_of_the_kernel\ {off,legacy,pinned,zero-copy})
 

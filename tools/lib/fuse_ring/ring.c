@@ -9,6 +9,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -187,6 +188,27 @@ static void fill_moved(struct fuse_ring_req *req, size_t len)
 }
 
 /*
+ * The reply when an error ended the move of the data, or 0. What was moved before
+ * the error counts, as it does for read() and write(). Where the kernel gives
+ * clients EIO for a short WRITE, or does not look how long it was, they have to
+ * get the error, ENOSPC for example.
+ */
+static void fill_ended(struct fuse_ring_req *req, int error)
+{
+	const struct fuse_write_in *write = fuse_ring_req_op(req);
+
+	if (req->done && (req->in.opcode == FUSE_READ ||
+			  (!(write->flags & O_DIRECT) &&
+			   !(write->write_flags & FUSE_WRITE_CACHE))))
+		error = 0;
+	fill_moved(req, req->done);
+	if (error) {
+		req->error = error;
+		req->reply_len = 0;
+	}
+}
+
+/*
  * The commit follows by itself when all of the data was transferred. If not,
  * the kernel cancels it, and only the transfer completes.
  */
@@ -199,8 +221,8 @@ static void prepare_transfer_and_commit(struct fuse_ring_req *req)
 	while (io_uring_sq_space_left(&queue->uring) < 2)
 		io_uring_submit(&queue->uring);
 	sqe = get_sqe(queue);
-	queue_prep_transfer(sqe, req->in.opcode, req->slot, 0, req->fd,
-			    req->offset, req->len);
+	queue_prep_transfer(sqe, req->in.opcode, req->slot, req->done, req->fd,
+			    req->offset + req->done, req->len - req->done);
 	sqe->flags |= IOSQE_IO_LINK;
 	set_completion(sqe, req, TRANSFER_DONE);
 	/* To hear of it costs a turn of the thread. */
@@ -430,16 +452,6 @@ static void command_done(struct fuse_ring_req *req, int result)
 	}
 }
 
-static void reply_moved(struct fuse_ring_req *req, int error, size_t len)
-{
-	fill_moved(req, len);
-	if (error) {
-		req->error = error;
-		req->reply_len = 0;
-	}
-	prepare_commit(req);
-}
-
 static void file_done(struct fuse_ring_req *req, int result)
 {
 	req->queue->moving--;
@@ -450,21 +462,31 @@ static void file_done(struct fuse_ring_req *req, int result)
 			return;
 		}
 	}
-	/* What was moved before an error counts, as it does for read(). */
-	reply_moved(req, req->done ? 0 : result < 0 ? result : 0, req->done);
+	fill_ended(req, result < 0 ? result : 0);
+	prepare_commit(req);
 }
 
 /* It went wrong, or is waited for. */
 static void transfer_done(struct fuse_ring_req *req, int result)
 {
-	if (req->awaited) {
+	bool awaited = req->awaited;
+
+	if (awaited) {
 		req->awaited = false;
 		req->queue->moving--;
-		/* Then the commit follows by itself. */
-		if (result >= 0 && (size_t)result == req->len)
-			return;
 	}
-	reply_moved(req, result < 0 ? result : 0, result < 0 ? 0 : result);
+	if (result > 0)
+		req->done += result;
+	/* Then the commit follows by itself. */
+	if (awaited && req->done == req->len)
+		return;
+	/* A READ ends where the file does. */
+	if (result > 0 && req->in.opcode == FUSE_WRITE && req->done < req->len) {
+		prepare_transfer_and_commit(req);
+		return;
+	}
+	fill_ended(req, result < 0 ? result : 0);
+	prepare_commit(req);
 }
 
 static void take_answered(struct ring_queue *queue)
@@ -1292,7 +1314,7 @@ static int move_all(struct fuse_ring_req *req)
 		if (n > 0)
 			req->done += n;
 	} while (n == -EINTR || (n > 0 && req->done < req->len));
-	return n < 0 && !req->done ? n : 0;
+	return n < 0 ? n : 0;
 }
 
 /* What there is at once. -EAGAIN: the rest has to be waited for. */
@@ -1346,11 +1368,7 @@ int fuse_ring_reply_from_file(struct fuse_ring_req *req, int fd, off_t offset,
 			err = move_all(req);
 		if (err != -EAGAIN) {
 			req->fd = -1;
-			fill_moved(req, req->done);
-			if (err) {
-				req->error = err;
-				req->reply_len = 0;
-			}
+			fill_ended(req, err);
 		}
 	}
 	req_put(req);

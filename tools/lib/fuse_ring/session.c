@@ -410,7 +410,8 @@ int fuse_ring_reply_fd(fuse_req_t req, int fd, off_t offset, size_t size,
 		       struct fuse_bufvec *data)
 {
 	struct fuse_bufvec file = FUSE_BUFVEC_INIT(size);
-	ssize_t written;
+	size_t written = 0;
+	ssize_t n;
 	int err;
 
 	if (current) {
@@ -424,9 +425,14 @@ int fuse_ring_reply_fd(fuse_req_t req, int fd, off_t offset, size_t size,
 	file.buf[0].pos = offset;
 	if (!data)
 		return fuse_reply_data(req, &file, FUSE_BUF_SPLICE_MOVE);
-	written = fuse_buf_copy(&file, data, 0);
-	if (written < 0)
-		return fuse_reply_err(req, -written);
+	/* Until an error: the kernel makes EIO of a short one with O_DIRECT. */
+	do {
+		n = fuse_buf_copy(&file, data, 0);
+		if (n > 0)
+			written += n;
+	} while (n > 0 && written < size);
+	if (n < 0 && (!written || n != -EINTR))
+		return fuse_reply_err(req, -n);
 	return fuse_reply_write(req, written);
 }
 
