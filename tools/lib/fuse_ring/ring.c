@@ -59,6 +59,9 @@ enum phase {
 	RUN,			/* until fuse_ring_stop() */
 };
 
+/* How long a command may take that the driver answers at once */
+#define TRY_SECONDS 10
+
 /* Milliseconds that the end waits for data of files */
 #define END_MS 1000
 
@@ -872,6 +875,31 @@ static int register_queue(struct ring_queue *queue)
 	return err;
 }
 
+/*
+ * Whether commands get to the driver at all: seccomp may refuse io_uring_enter()
+ * alone, and a security module the command. Before INIT is answered the driver
+ * says EAGAIN to any command. After it clients would wait for queues that can
+ * neither be registered nor given up.
+ */
+static int try_command(struct ring_queue *queue)
+{
+	struct __kernel_timespec limit = { .tv_sec = TRY_SECONDS };
+	struct io_uring_sqe *sqe = get_sqe(queue);
+	struct io_uring_cqe *cqe;
+	int err;
+
+	queue_prep_command(sqe, queue->ring->connection.dev_fd,
+			   FUSE_IO_URING_CMD_COMMIT_AND_FETCH)->qid = queue->qid;
+	set_completion(sqe, NULL, COMMAND_DONE);
+	err = io_uring_submit_and_wait_timeout(&queue->uring, &cqe, 1, &limit,
+					       NULL);
+	if (err < 0)
+		return err;
+	err = cqe->res;
+	io_uring_cqe_seen(&queue->uring, cqe);
+	return err == -EAGAIN ? 0 : err;
+}
+
 static int prepare_queue(struct ring_queue *queue)
 {
 	struct io_uring_params params = {
@@ -899,7 +927,11 @@ static int prepare_queue(struct ring_queue *queue)
 	io_uring_register_ring_fd(&queue->uring);
 	/* A child must not keep the connection alive. */
 	io_uring_ring_dontfork(&queue->uring);
-	return 0;
+	/* What refuses it for one refuses it for all. */
+	err = queue->qid ? 0 : try_command(queue);
+	if (err)
+		exit_uring(queue);
+	return err;
 }
 
 /*

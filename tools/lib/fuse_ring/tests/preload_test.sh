@@ -287,6 +287,39 @@ libfuse_2_is_left_alone()
 	[ ! -s "$dir/other.log" ] || fail "said of a program without fuse: $(cat "$dir/other.log")"
 }
 
+# refusing NUMBER COMMAND...: the system call of that number fails with EPERM.
+refusing()
+{
+	cat >"$dir/refuse.py" <<-'END'
+		import ctypes, os, struct, sys
+
+		# What seccomp(2) calls BPF_LD|W|ABS, BPF_JMP|JEQ|K and BPF_RET|K
+		code = b"".join(struct.pack("=HBBI", *line) for line in (
+		    (0x20, 0, 0, 0), (0x15, 0, 1, int(sys.argv[1])),
+		    (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7fff0000)))
+		buffer = ctypes.create_string_buffer(code)
+		program = struct.pack("@HP", 4, ctypes.addressof(buffer))
+		libc = ctypes.CDLL(None, use_errno=True)
+		# PR_SET_NO_NEW_PRIVS, then PR_SET_SECCOMP with a filter
+		if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, program, 0, 0):
+		    sys.exit(f"no filter: {os.strerror(ctypes.get_errno())}")
+		os.execvp(sys.argv[2], sys.argv[2:])
+	END
+	python3 "$dir/refuse.py" "$@"
+}
+
+# commands_are_refused NUMBER: INIT must not agree to what cannot follow.
+commands_are_refused()
+{
+	refusing "$1" true || skip "the kernel has no seccomp filters"
+	serve auto python3 "$dir/refuse.py" "$1" "$probe" -f "$mnt"
+	await_mount "$mnt"
+	says 'off, io_uring: Operation not permitted'
+	says_no_more
+	works
+	stop_server "$mnt"
+}
+
 mode_works()
 {
 	mount_probe "$1"
@@ -831,6 +864,9 @@ test_case no_locked_memory_at_all 100 no_locked_memory_at_all
 test_case no_descriptors_left 100 no_descriptors_left
 test_case kernel_parameter_is_off 100 kernel_parameter_is_off
 test_case io_uring_is_forbidden 100 io_uring_is_forbidden
+# The same numbers on all architectures
+test_case refused.io_uring_setup 100 commands_are_refused 425
+test_case refused.io_uring_enter 100 commands_are_refused 426
 test_case libfuse_2_is_left_alone 100 libfuse_2_is_left_alone
 test_case buffer_rings_as_the_kernel_has_them 100 buffer_rings_as_the_kernel_has_them
 for mode in off legacy bufring pinned; do
