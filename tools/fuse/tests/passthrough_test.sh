@@ -885,6 +885,8 @@ says_that_the_disk_is_full()
 }
 
 # What is larger than any write is an extended attribute, and a list of them.
+# Not with the ring off: the libfuse of Debian 12 reads /dev/fuse with a buffer
+# for its max_write, and the kernel gives E2BIG to the client.
 takes_large_attributes_with_small_writes()
 {
 	start_in "$1" "$src" -o max_write=4096 || return
@@ -996,7 +998,7 @@ servers=(says_what_is_wrong goes_into_the_background mounts_on_its_own_source
 	ends_while_a_lock_is_waited_for serves_an_ordinary_user
 	lets_locks_go_in_one_thread\ {off,legacy,pinned}
 	says_that_the_disk_is_full\ {off,legacy,pinned,zero-copy}
-	takes_large_attributes_with_small_writes\ {off,legacy,pinned,zero-copy}
+	takes_large_attributes_with_small_writes\ {legacy,pinned,zero-copy}
 	shows_files_of_the_kernel\ {off,legacy,pinned,zero-copy})
 
 # What the options of this run rule out
