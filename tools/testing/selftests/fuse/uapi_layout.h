@@ -8,12 +8,18 @@
 
 /* INIT and OPEN flags */
 LAYOUT(FUSE_OVER_IO_URING, 0x20000000000);
+LAYOUT(FUSE_HAS_IO_URING_BUFPOOL, 0x80000000000);
 LAYOUT(FUSE_HAS_IO_URING_BUFRING, 0x1000000000000000);
 LAYOUT(FOPEN_IO_URING_ZERO_COPY, 0x100);
 
 /* Commands */
 LAYOUT(FUSE_IO_URING_CMD_REGISTER, 1);
 LAYOUT(FUSE_IO_URING_CMD_COMMIT_AND_FETCH, 2);
+LAYOUT(FUSE_IO_URING_CMD_ADD_QUEUE, 3);
+LAYOUT(FUSE_IO_URING_CMD_ADD_BUFPOOL, 4);
+
+/* ADD_QUEUE flags */
+LAYOUT(FUSE_URING_ZERO_COPY, 0x1);
 
 /* REGISTER flags */
 LAYOUT(FUSE_URING_REGISTER_BUFRING, 0x1);
@@ -45,6 +51,18 @@ LAYOUT(sizeof(struct fuse_uring_req_header), 288);
 LAYOUT(offsetof(struct fuse_uring_req_header, in_out), 0);
 LAYOUT(offsetof(struct fuse_uring_req_header, op_in), 128);
 LAYOUT(offsetof(struct fuse_uring_req_header, ring_ent_in_out), 256);
+
+/* What Linux 7.3 has in them */
+LAYOUT(sizeof(struct bufpool_ent_in_out), 32);
+LAYOUT(offsetof(struct bufpool_ent_in_out, offset), 20);
+LAYOUT(sizeof(struct bufpool_cmd_req), 40);
+LAYOUT(offsetof(struct bufpool_cmd_req, flags), 0);
+LAYOUT(offsetof(struct bufpool_cmd_req, commit_id), 8);
+LAYOUT(offsetof(struct bufpool_cmd_req, qid), 16);
+LAYOUT(offsetof(struct bufpool_cmd_req, bufpool.uaddr), 24);
+LAYOUT(offsetof(struct bufpool_cmd_req, bufpool.len), 32);
+LAYOUT(offsetof(struct bufpool_cmd_req, bufpool.reserved), 36);
+LAYOUT(offsetof(struct bufpool_cmd_req, zero_copy_index), 24);
 
 /* The command area of the SQE has 80 bytes. */
 LAYOUT(sizeof(struct fuse_uring_bufring_req) <= 80, 1);
