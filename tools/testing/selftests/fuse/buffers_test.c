@@ -48,24 +48,21 @@ ADD_POOL_VARIANTS(buffers);
 
 FIXTURE_SETUP(buffers)
 {
-	const char *impossible = ring_tests_impossible();
 	struct queue_mode mode = mode_with(&variant->mode, &three_buffers);
+	const char *impossible;
+	int err;
 
+	impossible = test_fs_begin(&self->fs, &self->mount, FILE_SIZE, NULL,
+				   &mode, &err);
 	if (impossible)
 		SKIP(return, "%s", impossible);
-	ASSERT_EQ(0, test_fs_open(&self->fs, FILE_SIZE));
-	ASSERT_EQ(0, test_fs_mount(&self->fs, &self->mount, NULL));
+	ASSERT_EQ(0, err);
 	self->cpu = first_usable_cpu();
-	impossible = mode_impossible(&self->mount, &mode);
-	if (impossible)
-		SKIP(return, "%s", impossible);
 }
 
 FIXTURE_TEARDOWN(buffers)
 {
-	EXPECT_EQ(0, test_fs_stop(&self->fs));
-	mount_close(&self->mount);
-	test_fs_close(&self->fs);
+	EXPECT_EQ(0, test_fs_end(&self->fs, &self->mount));
 }
 
 /* All queues, as the variant says, with the buffers of @mode */

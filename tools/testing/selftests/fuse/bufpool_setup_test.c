@@ -34,21 +34,7 @@ static const struct queue_mode zero_copy = {
 	MODE_bufpool_zero_copy, .depth = DEPTH
 };
 
-/* NULL if a mount is open for queues of this mode, else the reason for a SKIP */
-static const char *set_up(struct __test_metadata *_metadata,
-			  struct fuse_mount *mount, struct test_fs *fs,
-			  const struct queue_mode *mode)
-{
-	const struct mount_options options = { .max_write = MAX_WRITE };
-	const char *impossible = ring_tests_impossible();
-
-	if (impossible)
-		return impossible;
-	ASSERT_EQ(0, test_fs_open(fs, PAYLOAD));
-	ASSERT_EQ(0, test_fs_mount(fs, mount, &options));
-	ASSERT_EQ(PAYLOAD, mount->max_payload);
-	return mode_impossible(mount, mode);
-}
+static const struct mount_options small_requests = { .max_write = MAX_WRITE };
 
 static int open_queues(struct fuse_mount *mount, const struct queue_mode *mode)
 {
@@ -203,18 +189,21 @@ ANSWERED(entry_that_names_a_pool_beyond_the_table, registered, REGISTER, EINVAL,
 
 FIXTURE_SETUP(number)
 {
-	const char *impossible = set_up(_metadata, &self->mount, &self->fs,
-					variant->mode);
+	const char *impossible;
+	int err;
 
+	impossible = test_fs_begin(&self->fs, &self->mount, PAYLOAD,
+				   &small_requests, variant->mode, &err);
 	if (impossible)
 		SKIP(return, "%s", impossible);
+	ASSERT_EQ(0, err);
+	ASSERT_EQ(PAYLOAD, self->mount.max_payload);
 	ASSERT_EQ(0, open_queues(&self->mount, variant->mode));
 }
 
 FIXTURE_TEARDOWN(number)
 {
-	mount_close(&self->mount);
-	test_fs_close(&self->fs);
+	test_fs_end(&self->fs, &self->mount);
 }
 
 /* Everything up to the command */
@@ -275,19 +264,22 @@ ADD_BUFPOOL_VARIANTS(order, .depth = DEPTH);
 
 FIXTURE_SETUP(order)
 {
-	const char *impossible = set_up(_metadata, &self->mount, &self->fs,
-					&variant->mode);
+	const char *impossible;
+	int err;
 
+	impossible = test_fs_begin(&self->fs, &self->mount, PAYLOAD,
+				   &small_requests, &variant->mode, &err);
 	if (impossible)
 		SKIP(return, "%s", impossible);
+	ASSERT_EQ(0, err);
+	ASSERT_EQ(PAYLOAD, self->mount.max_payload);
 	ASSERT_EQ(0, open_queues(&self->mount, &variant->mode));
 	self->queue = &self->mount.queues[0];
 }
 
 FIXTURE_TEARDOWN(order)
 {
-	mount_close(&self->mount);
-	test_fs_close(&self->fs);
+	test_fs_end(&self->fs, &self->mount);
 }
 
 static int add_queue(struct server_queue *queue)
@@ -556,19 +548,22 @@ ADD_VARIANT(named, bufpool_zero_copy, .depth = DEPTH);
 
 FIXTURE_SETUP(named)
 {
-	const char *impossible = set_up(_metadata, &self->mount, &self->fs,
-					&variant->mode);
+	const char *impossible;
+	int err;
 
+	impossible = test_fs_begin(&self->fs, &self->mount, PAYLOAD,
+				   &small_requests, &variant->mode, &err);
 	if (impossible)
 		SKIP(return, "%s", impossible);
+	ASSERT_EQ(0, err);
+	ASSERT_EQ(PAYLOAD, self->mount.max_payload);
 	ASSERT_EQ(0, open_queues(&self->mount, &variant->mode));
 	self->queue = &self->mount.queues[0];
 }
 
 FIXTURE_TEARDOWN(named)
 {
-	mount_close(&self->mount);
-	test_fs_close(&self->fs);
+	test_fs_end(&self->fs, &self->mount);
 }
 
 TEST_F(named, a_commit_that_does_not_name_its_pool_is_refused)
@@ -620,19 +615,22 @@ FIXTURE(privilege)
 
 FIXTURE_SETUP(privilege)
 {
-	const char *impossible = set_up(_metadata, &self->mount, &self->fs,
-					&registered);
+	const char *impossible;
+	int err;
 
+	impossible = test_fs_begin(&self->fs, &self->mount, PAYLOAD,
+				   &small_requests, &registered, &err);
 	if (impossible)
 		SKIP(return, "%s", impossible);
+	ASSERT_EQ(0, err);
+	ASSERT_EQ(PAYLOAD, self->mount.max_payload);
 	ASSERT_EQ(0, open_queues(&self->mount, &zero_copy));
 	self->queue = &self->mount.queues[0];
 }
 
 FIXTURE_TEARDOWN(privilege)
 {
-	mount_close(&self->mount);
-	test_fs_close(&self->fs);
+	test_fs_end(&self->fs, &self->mount);
 }
 
 TEST_F(privilege, zero_copy_is_refused_and_a_queue_without_it_serves)

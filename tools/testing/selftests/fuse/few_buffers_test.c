@@ -54,15 +54,14 @@ FIXTURE_VARIANT_ADD(few_buffers, zero_copy_4_pools)
 
 FIXTURE_SETUP(few_buffers)
 {
-	const char *impossible = ring_tests_impossible();
+	const char *impossible;
+	int err;
 
+	impossible = test_fs_begin(&self->fs, &self->mount, FILE_SIZE, NULL,
+				   &variant->mode, &err);
 	if (impossible)
 		SKIP(return, "%s", impossible);
-	ASSERT_EQ(0, test_fs_open(&self->fs, FILE_SIZE));
-	ASSERT_EQ(0, test_fs_mount(&self->fs, &self->mount, NULL));
-	impossible = mode_impossible(&self->mount, &variant->mode);
-	if (impossible)
-		SKIP(return, "%s", impossible);
+	ASSERT_EQ(0, err);
 	ASSERT_EQ(0, test_fs_fill(&self->fs, NODE_DATA));
 	mount_set_readahead(&self->mount, FILE_SIZE / KIB);
 	ASSERT_EQ(0, test_fs_serve(&self->fs, &self->mount, &variant->mode,
@@ -71,9 +70,7 @@ FIXTURE_SETUP(few_buffers)
 
 FIXTURE_TEARDOWN(few_buffers)
 {
-	EXPECT_EQ(0, test_fs_stop(&self->fs));
-	mount_close(&self->mount);
-	test_fs_close(&self->fs);
+	EXPECT_EQ(0, test_fs_end(&self->fs, &self->mount));
 }
 
 static long use_everything(void *arg)

@@ -61,6 +61,17 @@ struct test_fs {
 int test_fs_mount(struct test_fs *fs, struct fuse_mount *mount,
 		  const struct mount_options *options);
 
+/*
+ * What most tests begin with: a mount of files of that size, for queues of this
+ * mode, of which there are none yet. Returns the reason for a SKIP if that is
+ * not possible here; else *error says whether it worked.
+ */
+const char *test_fs_begin(struct test_fs *fs, struct fuse_mount *mount,
+			  size_t file_size, const struct mount_options *options,
+			  const struct queue_mode *mode, int *error);
+/* And what they end with, whatever state it is in */
+int test_fs_end(struct test_fs *fs, struct fuse_mount *mount);
+
 int test_fs_open(struct test_fs *fs, size_t file_size);
 void test_fs_close(struct test_fs *fs);
 /* Fills a file with the pattern from its first byte on. */
