@@ -48,25 +48,26 @@ static const char *open_loop_device(char device[32], int *loop_fd)
 {
 	struct loop_config config = { .info.lo_flags = LO_FLAGS_AUTOCLEAR };
 	const char *impossible = NULL;
-	int control, number;
+	int control, number, file;
 
 	*loop_fd = -1;
 	control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
 	if (control < 0)
 		return "no loop device can be had: /dev/loop-control does not open";
-	config.fd = memfd_create("short_read", MFD_CLOEXEC);
-	if (config.fd < 0 || ftruncate(config.fd, 1024 * 1024))
+	file = memfd_create("short_read", MFD_CLOEXEC);
+	if (file < 0 || ftruncate(file, 1024 * 1024))
 		impossible = "no file in memory can be made";
 	number = ioctl(control, LOOP_CTL_GET_FREE);
 	if (!impossible && number < 0)
 		impossible = "no loop device is free";
 	if (!impossible) {
 		snprintf(device, 32, "/dev/loop%d", number);
+		config.fd = file;
 		*loop_fd = open(device, O_RDWR | O_CLOEXEC);
 		if (*loop_fd < 0 || ioctl(*loop_fd, LOOP_CONFIGURE, &config))
 			impossible = "the loop device cannot be set up";
 	}
-	close(config.fd);
+	close(file);
 	close(control);
 	return impossible;
 }
