@@ -62,7 +62,6 @@ static void check_refused(struct __test_metadata *_metadata,
 	EXPECT_EQ(-error, queue_send(self->queue, &self->command));
 	queue_fill_add_bufpool(self->queue, &good);
 	ASSERT_EQ(0, queue_send(self->queue, &good));
-	self->queue->added = true;
 	for (qid = 0; qid < self->mount.nr_queues; qid++)
 		ASSERT_EQ(0, queue_register_all(&self->mount.queues[qid]));
 	EXPECT_EQ(0, mount_works(&self->mount));
