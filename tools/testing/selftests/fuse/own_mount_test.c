@@ -39,8 +39,7 @@ FIXTURE_VARIANT(absent)
 	struct queue_mode mode;
 };
 
-ADD_VARIANT(absent, entries, .depth = 2);
-ADD_BUFPOOL_VARIANTS(absent, .depth = 2);
+ADD_ALL_VARIANTS(absent, .depth = 2);
 
 static int mount_without_device_server(struct test_fs *fs,
 				       struct fuse_mount *mount)

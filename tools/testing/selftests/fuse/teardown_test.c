@@ -6,13 +6,11 @@
  */
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -281,63 +279,6 @@ TEST_F(teardown, a_killed_server_ends_requests_in_every_state)
 	expect_all_released(_metadata, self, variant);
 }
 
-/*
- * Requests that the server cannot come to fetch: without the fix there is no
- * end to them.
- */
-
-/* The one who would have to answer is the one who asks. */
-static long ask_own_mount(void *arg)
-{
-	struct server *server = arg;
-	int err = mount_serve_in_steps(server->mount, server->mode);
-
-	if (err)
-		return err;
-	return access(server->mount->dir, R_OK) ? -errno : 0;
-}
-
-static void start_entangled(struct __test_metadata *_metadata,
-			    FIXTURE_DATA(teardown) * self,
-			    const FIXTURE_VARIANT(teardown) * variant,
-			    struct client *process)
-{
-	struct server server = {
-		.mount = &self->mount, .mode = &variant->mode,
-	};
-
-	ASSERT_EQ(0, server_start(process, ask_own_mount, &server));
-	mount_close_device(&self->mount);
-	ASSERT_EQ(0, mount_wait_until_waiting(&self->mount, 1));
-	ASSERT_EQ(0, client_wait_asleep(process));
-}
-
-TEST_F(teardown, a_server_that_asks_its_own_mount_can_be_killed)
-{
-	const char *impossible = dangerous_impossible();
-	struct client process;
-
-	if (impossible)
-		SKIP(return, "%s", impossible);
-	start_entangled(_metadata, self, variant, &process);
-	ASSERT_EQ(0, server_kill(&process));
-	expect_all_released(_metadata, self, variant);
-}
-
-TEST_F(teardown, an_abort_frees_a_server_that_asks_its_own_mount)
-{
-	const char *impossible = dangerous_impossible();
-	struct client process;
-
-	if (impossible)
-		SKIP(return, "%s", impossible);
-	start_entangled(_metadata, self, variant, &process);
-	ASSERT_EQ(0, mount_abort(&self->mount));
-	EXPECT_EQ(-ECONNABORTED, server_result(&process));
-	ASSERT_EQ(0, server_kill(&process));
-	expect_all_released(_metadata, self, variant);
-}
-
 /* A server in a process of its own that answers everything */
 struct test_server {
 	struct fuse_mount *mount;
@@ -351,41 +292,6 @@ static long serve_all(void *arg)
 
 	return test_fs_serve(server->fs, server->mount, server->mode,
 			     RING_FLAGS);
-}
-
-/* Once more than there are entries, so that one that is lost would be missed */
-TEST_F(teardown, clients_of_a_stopped_server_can_be_killed)
-{
-	struct test_server server = {
-		.mount = &self->mount, .fs = &self->fs, .mode = &variant->mode,
-	};
-	const char *impossible = dangerous_impossible();
-	struct client process, client;
-	unsigned int n;
-
-	if (impossible)
-		SKIP(return, "%s", impossible);
-	ASSERT_EQ(0, server_start(&process, serve_all, &server));
-	ASSERT_EQ(0, server_result(&process));
-	mount_close_device(&self->mount);
-	client_kill(&process, SIGSTOP);
-	ASSERT_EQ(process.pid, waitpid(process.pid, NULL, WUNTRACED));
-	for (n = 0; n < variant->mode.depth + 1; n++) {
-		ASSERT_EQ(0, client_start(&client, self->cpu, need_buffer,
-					  self->mount.dir));
-		ASSERT_EQ(0, mount_wait_until_waiting(&self->mount, 1));
-		ASSERT_EQ(0, client_wait_asleep(&client));
-		client_kill(&client, SIGKILL);
-		ASSERT_EQ(-EPIPE, client_wait(&client, WAIT_MS));
-	}
-	client_kill(&process, SIGCONT);
-	for (n = 0; n < variant->mode.depth + 1; n++) {
-		ASSERT_EQ(0, client_start(&client, self->cpu, need_buffer,
-					  self->mount.dir));
-		EXPECT_EQ(-ENODATA, client_wait(&client, WAIT_MS));
-	}
-	ASSERT_EQ(0, server_kill(&process));
-	expect_all_released(_metadata, self, variant);
 }
 
 /*
