@@ -308,7 +308,7 @@ int wait_until_pinned_is(long kib)
 	return wait_until_pinned_by_is(getpid(), kib);
 }
 
-int set_memlock(unsigned long bytes)
+int set_memlock(rlim_t bytes)
 {
 	struct rlimit limit;
 
@@ -335,7 +335,7 @@ uid_t test_user(void)
 	return uid;
 }
 
-int become_user_with_memlock(unsigned long bytes)
+int become_user_with_memlock(rlim_t bytes)
 {
 	const struct rlimit limit = { bytes, RLIM_INFINITY };
 	const uid_t uid = test_user();

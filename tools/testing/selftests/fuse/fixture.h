@@ -20,6 +20,7 @@
 #include <stddef.h>
 #include <linux/capability.h>
 #include <linux/types.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -483,9 +484,9 @@ int wait_until_pinned_by_is(pid_t pid, long kib);
  * else uses, so that nothing else counts against its RLIMIT_MEMLOCK. Who has no
  * root to give up stays who it is, with the limit or the highest one allowed.
  */
-int become_user_with_memlock(unsigned long bytes);
+int become_user_with_memlock(rlim_t bytes);
 uid_t test_user(void);
-int set_memlock(unsigned long bytes);
+int set_memlock(rlim_t bytes);
 /* Gives up one capability (CAP_*) in the calling thread. */
 int drop_capability(unsigned int capability);
 
