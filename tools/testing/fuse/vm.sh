@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Runs the fuse selftests, and fuzz_test of this directory, on a kernel in a
-# virtual machine whose root is this machine's own, read-only: User Mode Linux
+# Runs the fuse selftests and fuzz_test of this directory, or what -T or -c says, on
+# a kernel in a virtual machine whose root is this machine's own, read-only: User Mode Linux
 # over hostfs, or qemu over 9p. Three channels keep apart what must not be mixed:
 # the tests' KTAP comes live to the terminal, the kernel's log goes to a file,
 # and the verdict is a file the guest writes last. No verdict is a failure, and
@@ -24,11 +24,14 @@ usage()
 	  -S TREE     kernel source tree (default: the one this file is in)
 	  -O DIR      where the selftests were built, make's O= (default: TREE)
 	  -r DIR      where logs and results go (default: a new one in /tmp)
-	  -T TESTS    only these test programs
+	  -T TESTS    only these test programs; a path is one of others, which is run
+	              as kselftest runs its own
 	  -j          share them out between two machines that run at once
 	  -P 1|2      only what the first or the second of these would run
 	  -a ARGS     arguments for them, as in -a '-t short_read'
 	  -c CMD      run this shell command in place of the selftests
+	  -R ROOT     run them in the system below this directory
+	  -E NAMES    hand on these variables of the environment, too
 	  -u USER     run either as this user, a name or a number
 	  -p PARAMS   more kernel parameters
 	  -m SIZE     memory of the guest (default 1G)
@@ -99,8 +102,8 @@ case ${1:-} in
 esac
 
 engine='' icount='' image='' tree='' obj='' report='' tests='' args='' command='' user='' params=''
-known='' modules='' memory=1G cpus=2 limit=600 shell='' machines=1 part=''
-while getopts e:k:S:O:r:T:P:a:c:u:p:m:n:t:M:x:ijsh opt; do
+root='' variables='' known='' modules='' memory=1G cpus=2 limit=600 shell='' machines=1 part=''
+while getopts e:k:S:O:r:T:P:a:c:R:E:u:p:m:n:t:M:x:ijsh opt; do
 	case $opt in
 	e)	engine=$OPTARG ;;
 	k)	image=$OPTARG ;;
@@ -111,6 +114,8 @@ while getopts e:k:S:O:r:T:P:a:c:u:p:m:n:t:M:x:ijsh opt; do
 	P)	part=$OPTARG ;;
 	a)	args=$OPTARG ;;
 	c)	command=$OPTARG ;;
+	R)	root=$(realpath "$OPTARG") ;;
+	E)	variables=$OPTARG ;;
 	u)	user=$OPTARG ;;
 	p)	params=$OPTARG ;;
 	m)	memory=$OPTARG ;;
@@ -206,14 +211,15 @@ prepare()
 	: >"$dir/kernel.log"
 	{
 		printf '%s=%q\n' tree "$tree" obj "$obj" tests "$tests" args "$args" \
-			command "$command" user "$user" shell "$shell" TERM "${TERM:-dumb}"
+			command "$command" root "$root" user "$user" shell "$shell" TERM "${TERM:-dumb}"
 		# What the tests themselves look at
-		FUSE_MODULES=$modules
-		for variable in FUSE_MODULES FUSE_DANGEROUS_TESTS FUSE_SLOW_TESTS FUSE_STRESS_OPS FUSE_STRESS_SEED \
-				FUZZ_OPS FUZZ_SEED; do
+		for variable in FUSE_DANGEROUS_TESTS FUSE_SLOW_TESTS \
+				FUSE_STRESS_OPS FUSE_STRESS_SEED \
+				FUZZ_OPS FUZZ_SEED $variables; do
 			[ -z "${!variable:-}" ] ||
 				printf 'export %s=%q\n' "$variable" "${!variable}"
 		done
+		[ -z "$modules" ] || printf 'export FUSE_MODULES=%q\n' "$modules"
 		# An emulated processor is slower than the tests' own limits allow for.
 		[ "${accel:-}" != tcg ] ||
 			echo "export kselftest_override_timeout=$limit" \
@@ -369,7 +375,7 @@ judge()
 		fi
 		tail -n 15 "$dir/kernel.log" "$dir/engine.log" 2>/dev/null | sed 's/^/    /'
 	elif [ "$(cat "$dir/verdict")" != 0 ] && [ -z "$command" ]; then
-		complain "make run_tests failed in the guest"
+		complain "the tests could not be run in the guest"
 	fi
 	if ! scan "$dir/kernel.log" >"$dir/complaints"; then
 		complain "the kernel complained:"

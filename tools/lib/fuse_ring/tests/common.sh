@@ -13,6 +13,8 @@
 set -uo pipefail
 export LC_ALL=C
 umask 022
+# kselftest has lines come at once, but means the tests, not what they start.
+unset LD_PRELOAD _STDBUF_O
 
 tests=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 # Where the library was built; this directory may be a part of it.

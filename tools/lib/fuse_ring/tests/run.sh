@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1 OR BSD-2-Clause
 #
-# Builds the library and the programs on it (tools/fuse), boots a kernel and
-# tests them there: as they are installed, on mounts of passthrough_ring, and on those of file systems that do
-# not know of it.
+# Builds the library and the programs on it (tools/fuse) and has vm.sh boot a kernel
+# and test them there: as they are installed, on mounts of passthrough_ring, and on
+# those of file systems that do not know of it.
 
 set -u
 export LC_ALL=C
@@ -43,61 +43,14 @@ die()
 	exit 1
 }
 
-# program_of TEST
+# Where a test is, below the directory that has tools/
 program_of()
 {
 	case $1 in
-	passthrough)	echo "$top/tools/fuse/tests/passthrough_test.sh" ;;
-	*)		echo "$here/${1}_test.sh" ;;
+	passthrough)	echo "tools/fuse/tests/passthrough_test.sh" ;;
+	*)		echo "tools/lib/fuse_ring/tests/${1}_test.sh" ;;
 	esac
 }
-
-#
-# In the guest
-#
-
-# Each test as kselftest runs its programs: what it says as comments.
-run_one()
-{
-	local test=$1 number=$2 status
-
-	shift 2
-	echo "# selftests: fuse_ring: $test"
-	if [ "$test" = passthrough ]; then
-		# Its arguments are others than those of the rest.
-		"$(program_of passthrough)" -r "$FUSE_RING_BUILT/passthrough_ring" 2>&1
-	else
-		"$(program_of "$test")" "$@" 2>&1
-	fi | sed -u 's/^/# /'
-	status=${PIPESTATUS[0]}
-	case $status in
-	0)	echo "ok $number selftests: fuse_ring: $test" ;;
-	4)	echo "ok $number selftests: fuse_ring: $test # SKIP" ;;
-	*)	echo "not ok $number selftests: fuse_ring: $test # exit=$status" ;;
-	esac
-}
-
-# The log tells what failed, the status only whether it is complete.
-guest()
-{
-	local tests=$1 number=0 test
-
-	shift
-	export FUSE_RING_BUILT=${top%/source}
-	echo "TAP version 13"
-	# shellcheck disable=SC2086	# a list of words
-	set_of() { set -- $tests; echo "1..$#"; }
-	set_of
-	for test in $tests; do
-		number=$((number + 1))
-		run_one "$test" $number "$@"
-	done
-	exit 0
-}
-
-#
-# On the host
-#
 
 # Programs of others that the tests want, and that no package has ready-made.
 # What cannot be had here the tests skip, and say so.
@@ -184,37 +137,11 @@ build_in_root()
 	chroot "$root" "$source/tools/lib/fuse_ring/tests/run.sh" --build "$obj" || exit
 }
 
-# What the guest is to do, for its shell
-guest_command()
-{
-	local variable directory
-
-	for variable in FILES SECONDS_PER_MODE KILLS SEED FUSE_RING_TEST_SLOWER; do
-		[ -z "${!variable:-}" ] ||
-			printf 'export %s=%q; ' $variable "${!variable}"
-	done
-	if [ -n "$root" ]; then
-		# As itself, for it to be a mount like any root
-		printf 'mount --bind %q %q && ' "$root" "$root"
-		for directory in proc sys dev tmp run; do
-			printf 'mount --rbind %q %q && ' "/$directory" \
-				"$root/$directory"
-		done
-		printf 'chroot %q ' "$root"
-	fi
-	printf '%q ' "$obj/source/tools/lib/fuse_ring/tests/run.sh" --guest "$tests"
-	echo "$args"
-}
-
-case ${1:-} in
---guest)
-	shift
-	guest "$@" ;;
---build)
+if [ "${1:-}" = --build ]; then
 	obj=$2
 	mkdir -p "$obj" && build
-	exit ;;
-esac
+	exit
+fi
 
 image='' tree='' root='' obj='' report='' tests=$all_tests args='' limit=1800
 more=(-m 3G)
@@ -236,9 +163,8 @@ done
 [ -n "$image" ] || die "which kernel? -k IMAGE (-h shows all options)"
 tree=$(realpath "${tree:-$here/../../../..}")
 report=$(realpath -m "${report:-$(mktemp -d)}")
-vm=$here/../../../testing/fuse/vm.sh
 for test in $tests; do
-	[ -f "$(program_of "$test")" ] || die "there is no test '$test': $all_tests"
+	[ -f "$top/$(program_of "$test")" ] || die "there is no test '$test': $all_tests"
 done
 if [ -n "$root" ]; then
 	obj=${obj:-/var/lib/fuse_ring}
@@ -249,9 +175,10 @@ else
 	build
 fi
 
-"$vm" -k "$image" -S "$tree" -O "${root:-$obj}" -r "$report" -t "$limit" "${more[@]}" \
-	-c "$(guest_command)"
-"$vm" --summary "$report/ktap.log" "$report" >"$report/summary"
-status=$?
-cat "$report/summary"
-exit $status
+# What a test may take is for the tests to say.
+export FUSE_RING_BUILT=$obj kselftest_override_timeout=$limit
+exec "$top/tools/testing/fuse/vm.sh" -k "$image" -S "$tree" -O "${root:-$obj}" \
+	${root:+-R "$root"} -r "$report" -t "$limit" "${more[@]}" -a "$args" \
+	-T "$(for test in $tests; do echo "$obj/source/$(program_of "$test")"; done)" \
+	-E "FUSE_RING_BUILT FILES SECONDS_PER_MODE KILLS SEED FUSE_RING_TEST_SLOWER \
+		kselftest_override_timeout"
