@@ -101,10 +101,13 @@ static int open_loop(const char *path, char name[32])
 		err = -EOPNOTSUPP;
 	if (backing >= 0)
 		close(backing);
-	if (!err)
-		return fd;
+	/* Not every kernel mounts what is open for writing. */
+	if (!err) {
+		backing = open(name, O_RDONLY | O_CLOEXEC);
+		err = backing < 0 ? -errno : 0;
+	}
 	close(fd);
-	return err;
+	return err ?: backing;
 }
 
 /* An empty ext4 with blocks of 1 KiB, in the memory of a file */
