@@ -3,6 +3,7 @@
  * When a zero-copied request ends: with the last use of its pages, and by no
  * commit that cannot take them back.
  */
+#include <poll.h>
 #include <signal.h>
 
 #include "zero_copy_fixture.h"
@@ -24,7 +25,7 @@ TEST_F(zero_copy, another_ring_cannot_commit)
 	EXPECT_EQ(-EINVAL, queue_send_commit(&second, request.slot,
 					     request.queue->qid,
 					     request.commit_id));
-	EXPECT_TRUE(client_still_waits(&client));
+	EXPECT_TRUE(still_waits(&io));
 
 	/* The request is as it was. */
 	EXPECT_EQ(PAGE, request_transfer(&request, fd, 0, PAGE));
@@ -177,7 +178,7 @@ TEST_F(zero_copy, a_read_in_flight_holds_up_the_end)
 	hold(_metadata, self, &io, &client, &request);
 	ASSERT_EQ(0, request_start_transfer(&request, pipe_fd[0], PAGE));
 	EXPECT_EQ(0, request_reply(&request, 0, NULL, PAGE));
-	EXPECT_TRUE(client_still_waits(&client));
+	EXPECT_TRUE(still_waits(&io));
 	EXPECT_TRUE(page_is(io.memory, 0x11));
 
 	memset(data, 0x33, PAGE);
@@ -208,7 +209,7 @@ TEST_F(zero_copy, a_write_in_flight_holds_up_the_end)
 	hold(_metadata, self, &io, &client, &request);
 	ASSERT_EQ(0, request_start_transfer(&request, pipe_fd[1], PAGE));
 	EXPECT_EQ(0, request_reply(&request, 0, &out, sizeof(out)));
-	EXPECT_TRUE(client_still_waits(&client));
+	EXPECT_TRUE(still_waits(&io));
 
 	ASSERT_EQ(PAGE, read(pipe_fd[0], data, PAGE));
 	EXPECT_EQ(PAGE, request_end_transfer(&request));
@@ -231,14 +232,14 @@ TEST_F(zero_copy, a_clone_of_the_table_holds_up_the_end)
 	ASSERT_EQ(0, queue_open_second(&second, request.queue, RING_FLAGS, 0));
 	ASSERT_EQ(0, queue_table_clone(&second, request.queue));
 	EXPECT_EQ(0, request_reply(&request, 0, NULL, PAGE));
-	EXPECT_TRUE(client_still_waits(&client));
+	EXPECT_TRUE(still_waits(&io));
 
 	/* It is out of the first table, and in use in the second. */
 	EXPECT_EQ(-EFAULT, request_transfer(&request, fd, 0, PAGE));
 	through_clone = request;
 	through_clone.queue = &second;
 	EXPECT_EQ(PAGE, request_transfer(&through_clone, fd, 0, PAGE));
-	EXPECT_TRUE(client_still_waits(&client));
+	EXPECT_TRUE(still_waits(&io));
 	ASSERT_EQ(0, queue_table_remove(&second));
 	EXPECT_EQ(PAGE, client_wait_served(&self->mount, &client));
 	EXPECT_TRUE(page_is(io.memory, 0x22));
@@ -270,7 +271,7 @@ TEST_F(zero_copy, the_entry_takes_the_next_request_meanwhile)
 		EXPECT_EQ(PAGE, client_wait_served(&self->mount, &client[1]));
 		EXPECT_TRUE(page_is(next.memory, 0x22));
 	}
-	EXPECT_TRUE(client_still_waits(&client[0]));
+	EXPECT_TRUE(still_waits(&slow));
 	ASSERT_EQ(0, queue_table_remove(&second));
 	EXPECT_EQ(PAGE, client_wait_served(&self->mount, &client[0]));
 	queue_close(&second);
@@ -315,7 +316,7 @@ TEST_F(zero_copy, an_abort_ends_the_wait)
 	hold(_metadata, self, &io, &client, &request);
 	ASSERT_EQ(0, request_start_transfer(&request, pipe_fd[0], PAGE));
 	EXPECT_EQ(0, request_reply(&request, 0, NULL, PAGE));
-	EXPECT_TRUE(client_still_waits(&client));
+	EXPECT_TRUE(still_waits(&io));
 
 	ASSERT_EQ(0, mount_abort(&self->mount));
 	EXPECT_EQ(-ECONNABORTED, client_wait(&client, WAIT_MS));
@@ -338,7 +339,7 @@ TEST_F(zero_copy, an_abort_ends_the_use_of_a_clone)
 	ASSERT_EQ(0, queue_open_second(&second, request.queue, RING_FLAGS, 0));
 	ASSERT_EQ(0, queue_table_clone(&second, request.queue));
 	EXPECT_EQ(0, request_reply(&request, 0, NULL, PAGE));
-	EXPECT_TRUE(client_still_waits(&client));
+	EXPECT_TRUE(still_waits(&io));
 
 	ASSERT_EQ(0, mount_abort(&self->mount));
 	EXPECT_EQ(-ECONNABORTED, client_wait(&client, WAIT_MS));
@@ -351,6 +352,14 @@ TEST_F(zero_copy, an_abort_ends_the_use_of_a_clone)
 	mount_close(&self->mount);
 	EXPECT_EQ(0, queue_table_remove(&second));
 	queue_close(&second);
+}
+
+/* Whether it is gone by then */
+static bool client_gone_in(const struct client *client, int ms)
+{
+	struct pollfd pollfd = { .fd = client->pidfd, .events = POLLIN };
+
+	return poll(&pollfd, 1, ms) == 1;
 }
 
 TEST_F(zero_copy, a_killed_client_waits_for_the_last_use)
@@ -366,7 +375,7 @@ TEST_F(zero_copy, a_killed_client_waits_for_the_last_use)
 	ASSERT_EQ(0, queue_table_clone(&second, request.queue));
 	EXPECT_EQ(0, request_reply(&request, 0, NULL, PAGE));
 	client_kill(&client, SIGKILL);
-	EXPECT_TRUE(client_still_waits(&client));
+	EXPECT_FALSE(client_gone_in(&client, SILENCE_MS));
 	ASSERT_EQ(0, queue_table_remove(&second));
 	EXPECT_EQ(-EPIPE, client_wait_served(&self->mount, &client));
 	queue_close(&second);

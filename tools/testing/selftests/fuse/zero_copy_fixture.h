@@ -7,9 +7,9 @@
 #define FUSE_ZERO_COPY_FIXTURE_H
 
 #include <fcntl.h>
-#include <poll.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "kselftest_harness.h"
@@ -23,13 +23,15 @@
 struct page_io {
 	const char *path;
 	bool write;
-	bool buffered;
+	bool xattr;		/* set one in place of that */
 	off_t offset;
 	unsigned char *memory;
 	/* Set: say that the file is open, then wait for a word */
 	bool in_steps;
-	unsigned int *open;	/* behind the memory, shared as well */
+	/* Behind the memory, shared as well */
+	unsigned int *open;
 	unsigned int *go;
+	unsigned int *returned;	/* the call itself, if not yet the client */
 };
 
 static inline int page_io_init(struct page_io *io, const char *path,
@@ -43,13 +45,14 @@ static inline int page_io_init(struct page_io *io, const char *path,
 	memset(io->memory, fill, PAGE);
 	io->open = (unsigned int *)(io->memory + PAGE);
 	io->go = io->open + 1;
+	io->returned = io->go + 1;
 	return 0;
 }
 
 static inline long do_page_io(void *arg)
 {
 	struct page_io *io = arg;
-	int fd = open(io->path, O_RDWR | (io->buffered ? 0 : O_DIRECT));
+	int fd = open(io->path, O_RDWR | O_DIRECT);
 	ssize_t len;
 
 	if (fd < 0)
@@ -59,11 +62,16 @@ static inline long do_page_io(void *arg)
 		if (wait_for_count(io->go, 1))
 			return -ETIMEDOUT;
 	}
-	if (io->write)
+	if (io->xattr)
+		len = fsetxattr(fd, "user.test", io->memory, 64, 0);
+	else if (io->write)
 		len = pwrite(fd, io->memory, PAGE, io->offset);
 	else
 		len = pread(fd, io->memory, PAGE, io->offset);
-	return len < 0 ? -errno : len;
+	if (len < 0)
+		len = -errno;
+	__atomic_store_n(io->returned, 1, __ATOMIC_RELEASE);
+	return len;
 }
 
 /* Whether all of a page has this value */
@@ -78,12 +86,20 @@ static inline bool page_is(const void *page, unsigned char value)
 	return true;
 }
 
-/* Whether the client's call is still under way after a moment */
-static inline bool client_still_waits(const struct client *client)
+/*
+ * Whether the call is still under way after a moment. The client itself is no
+ * measure: to close the file takes a request, too.
+ */
+static inline bool still_waits(const struct page_io *io)
 {
-	struct pollfd pollfd = { .fd = client->pidfd, .events = POLLIN };
+	__u64 deadline = now_ms() + SILENCE_MS;
 
-	return poll(&pollfd, 1, SILENCE_MS) == 0;
+	do {
+		if (__atomic_load_n(io->returned, __ATOMIC_ACQUIRE))
+			return false;
+		usleep(1000);
+	} while (ms_until(deadline));
+	return true;
 }
 
 FIXTURE(zero_copy)
@@ -128,6 +144,7 @@ static inline void hold(struct __test_metadata *_metadata,
 	if (!io->memory)
 		ASSERT_EQ(0, page_io_init(io, mount_path(&self->mount,
 							 "opted_in"), 0x11));
+	*io->returned = 0;
 	ASSERT_EQ(0, client_start(client, first_usable_cpu(), do_page_io, io));
 	ASSERT_EQ(0, mount_wait_for(&self->mount,
 				    io->write ? FUSE_WRITE : FUSE_READ,
