@@ -9,6 +9,8 @@
 
 #include "zero_copy_fixture.h"
 
+ADD_ZERO_COPY_VARIANTS(zero_copy, .depth = 2);
+
 #define REFERENCES "/sys/module/fuse/refcnt"
 #define CONTROL "/sys/fs/fuse/connections"
 

@@ -7,6 +7,8 @@
 
 #include "zero_copy_fixture.h"
 
+ADD_ZERO_COPY_VARIANTS(zero_copy, .depth = 2);
+
 static void check_out_of_reach(struct __test_metadata *_metadata,
 			       FIXTURE_DATA(zero_copy) * self,
 			       struct page_io *io,
@@ -15,11 +17,8 @@ static void check_out_of_reach(struct __test_metadata *_metadata,
 	int fd = self->fs.data_fd[NODE_OPTED_IN];
 
 	EXPECT_EQ(-EFAULT, request_transfer(request, fd, 0, PAGE));
-	if (io->write) {
-		EXPECT_TRUE(page_is(self->fs.data[NODE_OPTED_IN], 0x22));
-	} else {
-		EXPECT_TRUE(page_is(io->memory, 0x11));
-	}
+	EXPECT_TRUE(io->write ? page_is(self->fs.data[NODE_OPTED_IN], 0x22) :
+				page_is(io->memory, 0x11));
 }
 
 enum end_kind { BY_ABORT, BY_FORCE };

@@ -8,6 +8,8 @@
 
 #include "zero_copy_fixture.h"
 
+ADD_ZERO_COPY_VARIANTS(zero_copy, .depth = 2);
+
 TEST_F(zero_copy, another_ring_cannot_commit)
 {
 	int fd = self->fs.data_fd[NODE_OPTED_IN];

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * What the tests of zero-copied pages share: a mount whose server holds the
- * requests of clients that read and write 4 KiB, and looks at their memory.
+ * requests of clients that read and write 4 KiB, and looks at their memory. A
+ * program adds the variants that make sense for it.
  */
 #ifndef FUSE_ZERO_COPY_FIXTURE_H
 #define FUSE_ZERO_COPY_FIXTURE_H
@@ -113,8 +114,6 @@ FIXTURE_VARIANT(zero_copy)
 {
 	struct queue_mode mode;
 };
-
-ADD_ZERO_COPY_VARIANTS(zero_copy, .depth = 2);
 
 FIXTURE_SETUP(zero_copy)
 {

@@ -5,6 +5,9 @@
  */
 #include "zero_copy_fixture.h"
 
+/* A buffer ring numbers its slots itself, and has its pools in no table. */
+ADD_VARIANT(zero_copy, bufpool_zero_copy, .depth = 2);
+
 /* A queue whose pool is in the server's memory, and its table all its own */
 static void open_queues(struct __test_metadata *_metadata,
 			FIXTURE_DATA(zero_copy) * self, unsigned int buffers,
@@ -12,8 +15,6 @@ static void open_queues(struct __test_metadata *_metadata,
 {
 	unsigned int qid;
 
-	if (self->mode.flags)
-		SKIP(return, "a buffer ring numbers its slots itself");
 	self->mode.bufpool &= ~BUFPOOL_REGISTERED;
 	self->mode.nr_pools = 1;
 	self->mode.pool[0].nr = buffers;
@@ -23,20 +24,13 @@ static void open_queues(struct __test_metadata *_metadata,
 					     RING_FLAGS, fixed_buffers));
 }
 
-#define OPEN_QUEUES(buffers, fixed_buffers)				\
-	do {								\
-		open_queues(_metadata, self, buffers, fixed_buffers);	\
-		if (self->mode.flags)					\
-			return;						\
-	} while (0)
-
 /*
  * REGISTER
  */
 
 TEST_F(zero_copy, a_ring_without_a_table_is_refused)
 {
-	OPEN_QUEUES(2, 0);
+	open_queues(_metadata, self, 2, 0);
 	EXPECT_EQ(-EINVAL, queue_register(&self->mount.queues[0], 0));
 }
 
@@ -44,7 +38,7 @@ TEST_F(zero_copy, a_slot_beyond_the_table_is_refused)
 {
 	struct server_queue *queue = &self->mount.queues[0];
 
-	OPEN_QUEUES(2, 2);
+	open_queues(_metadata, self, 2, 2);
 	queue->slots[0].zero_copy_index = 2;
 	EXPECT_EQ(-EINVAL, queue_register(queue, 0));
 }
@@ -53,7 +47,7 @@ TEST_F(zero_copy, the_last_slot_of_the_table_is_accepted)
 {
 	struct server_queue *queue = &self->mount.queues[0];
 
-	OPEN_QUEUES(2, 4);
+	open_queues(_metadata, self, 2, 4);
 	queue->slots[0].zero_copy_index = 3;
 	EXPECT_EQ(0, queue_register(queue, 0));
 }
@@ -62,7 +56,7 @@ TEST_F(zero_copy, an_occupied_slot_is_refused)
 {
 	struct server_queue *queue = &self->mount.queues[0];
 
-	OPEN_QUEUES(2, 4);
+	open_queues(_metadata, self, 2, 4);
 	ASSERT_EQ(0, queue_table_set(queue, 1, queue->memory.headers.iov_base,
 				     queue->memory.headers.iov_len));
 	EXPECT_EQ(-EBUSY, queue_register(queue, 1));
@@ -72,7 +66,7 @@ TEST_F(zero_copy, the_slot_of_another_entry_is_refused)
 {
 	struct server_queue *queue = &self->mount.queues[0];
 
-	OPEN_QUEUES(2, 4);
+	open_queues(_metadata, self, 2, 4);
 	ASSERT_EQ(0, queue_register(queue, 0));
 	queue->slots[1].zero_copy_index = 0;
 	EXPECT_EQ(-EBUSY, queue_register(queue, 1));
@@ -83,7 +77,7 @@ TEST_F(zero_copy, another_ring_has_slots_of_its_own)
 	struct server_queue *queue = &self->mount.queues[0];
 	struct server_queue second;
 
-	OPEN_QUEUES(2, 4);
+	open_queues(_metadata, self, 2, 4);
 	ASSERT_EQ(0, queue_register(queue, 0));
 	ASSERT_EQ(0, queue_open_second(&second, queue, RING_FLAGS, 1));
 	second.slots[1].zero_copy_index = 0;
@@ -95,8 +89,6 @@ TEST_F(zero_copy, the_slot_of_the_pool_is_refused)
 {
 	struct server_queue *queue = &self->mount.queues[0];
 
-	if (self->mode.flags)
-		SKIP(return, "a buffer ring numbers its slots itself");
 	ASSERT_EQ(0, queue_open(&self->mount, 0, &self->mode));
 	queue->slots[0].zero_copy_index = queue->pool_index;
 	EXPECT_EQ(-EBUSY, queue_register(queue, 0));
@@ -123,11 +115,11 @@ static void occupy_all(struct __test_metadata *_metadata,
 
 	for (qid = 0; qid < self->mount.nr_queues; qid++) {
 		struct server_queue *queue = &self->mount.queues[qid];
+		const struct iovec *memory = &queue->memory.headers;
 
 		for (n = 0; n < self->mode.depth; n++)
-			ASSERT_EQ(0, queue_table_set(queue, n,
-					queue->memory.headers.iov_base,
-					queue->memory.headers.iov_len));
+			ASSERT_EQ(0, queue_table_set(queue, n, memory->iov_base,
+						     memory->iov_len));
 	}
 }
 
@@ -171,7 +163,7 @@ TEST_F(zero_copy, without_a_table_a_read_is_copied)
 {
 	unsigned int qid;
 
-	OPEN_QUEUES(2, 2);
+	open_queues(_metadata, self, 2, 2);
 	serve(_metadata, self);
 	for (qid = 0; qid < self->mount.nr_queues; qid++)
 		ASSERT_EQ(0, queue_table_remove(&self->mount.queues[qid]));
@@ -190,10 +182,12 @@ TEST_F(zero_copy, an_empty_slot_is_used_again)
 	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &self->mode));
 	occupy_all(_metadata, self);
 	expect_copied(_metadata, self, false);
-	for (qid = 0; qid < self->mount.nr_queues; qid++)
+	for (qid = 0; qid < self->mount.nr_queues; qid++) {
+		struct server_queue *queue = &self->mount.queues[qid];
+
 		for (n = 0; n < self->mode.depth; n++)
-			ASSERT_EQ(0, queue_table_clear(
-					     &self->mount.queues[qid], n));
+			ASSERT_EQ(0, queue_table_clear(queue, n));
+	}
 	hold(_metadata, self, &io, &client, &request);
 	EXPECT_EQ(0, request_answer(&request));
 	EXPECT_EQ(PAGE, client_wait_served(&self->mount, &client));
@@ -209,7 +203,7 @@ TEST_F(zero_copy, a_request_that_must_be_copied_waits_for_a_buffer)
 	struct server_request request, second;
 	struct client client[2];
 
-	OPEN_QUEUES(1, 2);
+	open_queues(_metadata, self, 1, 2);
 	serve(_metadata, self);
 	memset(self->fs.data[NODE_OPTED_IN], 0x22, PAGE);
 	ASSERT_EQ(0, page_io_init(&holds, mount_path(&self->mount, "data"), 0));
@@ -247,8 +241,6 @@ TEST_F(zero_copy, a_waiting_command_keeps_the_pool_that_it_came_with)
 	struct iovec *pool;
 	void *other;
 
-	if (self->mode.flags)
-		SKIP(return, "a buffer ring has its pools in no table");
 	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &self->mode));
 	ASSERT_EQ(0, page_io_init(&io, mount_path(&self->mount, "data"), 0x11));
 	/* The entry that replied to OPEN waits with the command that did so. */
