@@ -42,13 +42,13 @@ ADD_ALL_VARIANTS(short_read, .depth = 2);
 
 /*
  * Something for fuseblk to be on, which is never read. It goes when its
- * descriptor is closed.
+ * descriptor is closed, which must not be open for writing when it is mounted.
  */
 static const char *open_loop_device(char device[32], int *loop_fd)
 {
 	struct loop_config config = { .info.lo_flags = LO_FLAGS_AUTOCLEAR };
 	const char *impossible = NULL;
-	int control, number, file;
+	int control, number, file, writable;
 
 	*loop_fd = -1;
 	control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
@@ -63,9 +63,13 @@ static const char *open_loop_device(char device[32], int *loop_fd)
 	if (!impossible) {
 		snprintf(device, 32, "/dev/loop%d", number);
 		config.fd = file;
-		*loop_fd = open(device, O_RDWR | O_CLOEXEC);
-		if (*loop_fd < 0 || ioctl(*loop_fd, LOOP_CONFIGURE, &config))
+		writable = open(device, O_RDWR | O_CLOEXEC);
+		if (writable < 0 || ioctl(writable, LOOP_CONFIGURE, &config))
 			impossible = "the loop device cannot be set up";
+		else
+			*loop_fd = open(device, O_RDONLY | O_CLOEXEC);
+		if (writable >= 0)
+			close(writable);
 	}
 	close(file);
 	close(control);
