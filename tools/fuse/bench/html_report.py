@@ -37,7 +37,7 @@ LABEL, BAR, WIDTH, ROW = 110, 430, 760, 20
 
 
 def css_class(system):
-    if system in planned.NATIVE or system == "without series":
+    if system in planned.NATIVE or system.endswith("without series"):
         return "native"
     return "device" if system == "classic" else "ring"
 

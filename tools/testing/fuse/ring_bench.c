@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "test_fs.h"
+#include "variants.h"
 
 #define MIB (1024 * 1024)
 #define MAX_JOBS 64
@@ -48,24 +49,27 @@ struct bench {
 
 static const struct {
 	const char *name;
-	bool device;
-	__u64 flags;
+	struct queue_mode mode;
 } modes[] = {
-	{ .name = "device", .device = true },
-	{ .name = "legacy" },
-	{ "bufring", false, FUSE_URING_REGISTER_BUFRING },
-	{ "pinned-headers", false,
-	  FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_HEADERS },
-	{ "pinned", false, PINNED_FLAGS },
-	{ "zero-copy", false, ZERO_COPY_FLAGS },
+	{ .name = "device" },
+	{ "entries", { MODE_entries } },
+	{ "bufpool", { MODE_bufpool } },
+	{ "bufpool-registered", { MODE_bufpool_registered } },
+	{ "bufpool-zero-copy", { MODE_bufpool_zero_copy } },
+	{ "bufring", { MODE_bufring } },
+	{ "pinned-headers", { .flags = FUSE_URING_REGISTER_BUFRING |
+				       FUSE_URING_REGISTER_PINNED_HEADERS } },
+	{ "pinned", { MODE_pinned } },
+	{ "zero-copy", { MODE_zero_copy } },
 };
 
 static const char usage[] =
 "Usage: ring_bench [OPTION]...\n"
 "Mounts a small file system over a memory file and times one operation.\n"
 "\n"
-"  --mode MODE       device, legacy, bufring, pinned-headers, pinned or\n"
-"                    zero-copy (legacy)\n"
+"  --mode MODE       device, entries, bufpool, bufpool-registered,\n"
+"                    bufpool-zero-copy, bufring, pinned-headers, pinned or\n"
+"                    zero-copy (entries)\n"
 "  --op OP           read, randread, write, randwrite, getattr or open\n"
 "                    (randread)\n"
 "  --bs SIZE         bytes per read or write (1M)\n"
@@ -73,7 +77,8 @@ static const char usage[] =
 "  --jobs N          clients at the same time (1)\n"
 "  --direct          open with O_DIRECT\n"
 "  --depth N         entries per queue (8)\n"
-"  --pool SIZE:N     a payload pool, smallest first, up to 4 times (1M:8)\n"
+"  --pool SIZE:N     a payload pool, smallest first, up to 4 times (1M:8);\n"
+"                    a bufpool has as many buffers as the last one\n"
 "  --file-size SIZE  (64M)\n"
 "  --file PATH       back it by this file instead of a memory file\n"
 "  --plain-ring      an io_uring without IORING_SETUP_DEFER_TASKRUN\n"
@@ -129,7 +134,8 @@ static void parse_mode(struct bench *bench, const char *text)
 	for (n = 0; n < ARRAY_SIZE(modes); n++) {
 		if (!strcmp(modes[n].name, text)) {
 			bench->mode_name = modes[n].name;
-			bench->mode.flags = modes[n].flags;
+			bench->mode.bufpool = modes[n].mode.bufpool;
+			bench->mode.flags = modes[n].mode.flags;
 			return;
 		}
 	}
@@ -141,11 +147,17 @@ static bool uses_device(const struct bench *bench)
 	return !strcmp(bench->mode_name, "device");
 }
 
+/* Of a buffer pool zero-copy is for files that opt in. */
+static bool opts_in(const struct bench *bench)
+{
+	return bench->mode.bufpool & BUFPOOL_ZERO_COPY;
+}
+
 /* The operations, as a client does them */
 
 static int open_data(const struct bench *bench)
 {
-	int fd = open(mount_path(&bench->mount, "data"),
+	int fd = open(mount_path(&bench->mount, opts_in(bench) ? "opted_in" : "data"),
 		      O_RDWR | (bench->direct ? O_DIRECT : 0));
 
 	if (fd < 0)
@@ -325,6 +337,10 @@ static void parse_options(struct bench *bench, int argc, char **argv)
 		bench->mode.nr_pools = 1;
 		bench->mode.pool[0] = (struct pool_mode){ MIB, 8 };
 	}
+	if (bench->mode.bufpool) {
+		bench->mode.pool[0] = bench->mode.pool[bench->mode.nr_pools - 1];
+		bench->mode.nr_pools = 1;
+	}
 }
 
 /* Nanoseconds that a client took for its operations */
@@ -346,7 +362,7 @@ static long run_job(void *arg)
 
 static int open_backing_file(struct bench *bench)
 {
-	int *fd = &bench->fs.data_fd[NODE_DATA];
+	int *fd = &bench->fs.data_fd[opts_in(bench) ? NODE_OPTED_IN : NODE_DATA];
 
 	if (bench->backing_file) {
 		close(*fd);
@@ -373,6 +389,7 @@ static int start_server(struct bench *bench)
 	const struct mount_options options = {
 		.no_uring = uses_device(bench),
 	};
+	const char *impossible;
 	int err;
 
 	bench->mount.answer = test_fs_answer;
@@ -381,8 +398,9 @@ static int start_server(struct bench *bench)
 	if (err || uses_device(bench))
 		return err;
 	mount_set_readahead(&bench->mount, MIB / 1024);
-	if (bench->mode.flags && !kernel_has_bufrings(&bench->mount)) {
-		fputs("ring_bench: " NO_BUFRINGS "\n", stderr);
+	impossible = mode_impossible(&bench->mount, &bench->mode);
+	if (impossible) {
+		fprintf(stderr, "ring_bench: %s\n", impossible);
 		exit(MISSING_FEATURE);
 	}
 	return test_fs_serve(&bench->fs, &bench->mount, &bench->mode,
@@ -397,6 +415,8 @@ static unsigned long payload_kib(const struct bench *bench)
 
 	if (uses_device(bench))
 		return 0;
+	if (mode->bufpool)
+		return mode->pool[0].nr * (bench->mount.max_payload / 1024);
 	if (!mode->flags)
 		return mode->depth * (bench->mount.max_payload / 1024);
 	for (pool = 0; pool < mode->nr_pools; pool++)
@@ -462,7 +482,7 @@ int main(int argc, char **argv)
 {
 	static struct bench bench = {
 		.mode = { .depth = 8 },
-		.mode_name = "legacy",
+		.mode_name = "entries",
 		.operation = &operations[1],
 		.block_size = MIB,
 		.file_size = 64UL * MIB,
