@@ -171,7 +171,7 @@ commit "fuse: two"
 sed -i 's/^30$/thirty/' "$linux/fs/fuse/dev.c"
 commit "fuse: one"
 refuse "a part before the one it builds on" "comes after part tools" refresh
-FORCE=1 tree 2>/dev/null
+git -C "$linux" checkout -q main
 
 # Edits in the repository.
 touch -d '2001-01-01' "$linux/fs/fuse/dev.c"
@@ -226,6 +226,59 @@ echo junk >"$box/cache/linux-source-${KVER}_1.tar.xz"
 echo "0  linux-source-${KVER}_1.tar.xz" >"$box/cache/linux-source-${KVER}_1.tar.xz.sha256"
 http_proxy=http://127.0.0.1:9 "$repo/scripts/fetch.sh" >"$box/out" 2>&1 || :
 expect "a damaged tarball is not used" test ! -e "$box/cache/linux-source-${KVER}_1.tar.xz"
+
+# Fixes and the faults that they mend.
+faults=$repo/tools/testing/fuse/known_faults
+mkdir -p "$faults" "$repo/tools/testing/selftests/fuse"
+echo 'TEST_GEN_PROGS := io_test' |
+	tee "$repo/tools/testing/selftests/fuse/Makefile" >"$repo/tools/testing/fuse/Makefile"
+echo '# order' >"$repo/patches/tools/series"
+rm -f "$repo/patches/tools/"*.patch "$repo/patches/fixes/"*.patch
+
+# a_fix NAME LINE TEXT [NEEDS]: changes a line of the file
+a_fix()
+{
+	printf 'From: d <d@localhost>\nDate: Fri, 27 Nov 2026 00:00:00 +0000\n' >"$repo/patches/fixes/$1.patch"
+	printf 'Subject: [PATCH] fuse: %s\n\nWhy.\n\n%s\n---\n' "$1" "${4:+Needs: fuse: $4}" >>"$repo/patches/fixes/$1.patch"
+	seq 1 60 | sed "${5:-}" >"$box/a"
+	sed "s/^$2\$/$3/" "$box/a" >"$box/b"
+	diff -u --label a/fs/fuse/dev.c --label b/fs/fuse/dev.c "$box/a" "$box/b" |
+		sed '1i diff --git a/fs/fuse/dev.c b/fs/fuse/dev.c' >>"$repo/patches/fixes/$1.patch"
+	echo "$1.patch" >>"$repo/patches/fixes/series"
+}
+
+# finds WHAT WORDS: what fixes.sh --check has to say
+finds()
+{
+	if "$repo/scripts/fixes.sh" --check >"$box/out" 2>&1 || ! grep -q "FAILED: .*$2" "$box/out"; then
+		bad=1
+		echo "FAIL: $1: $(cat "$box/out")"
+	else
+		ok "$1"
+	fi
+}
+
+echo '# order' >"$repo/patches/fixes/series"
+a_fix first 10 ten
+a_fix second 11 eleven first 's/^10$/ten/'
+printf 'Patch: first\nFault: x\nHarm: hang\nReleases: 7.3-now\nTest: io_test -t a\nKernel: uml\nDangerous: no\n' >"$faults/one"
+finds "a fix without a fault" "second.patch: no file of known_faults"
+printf 'Patch: second\nFault: x\nHarm: hang\nReleases: 7.3-now\n' >"$faults/two"
+finds "a fault without a test or a reason" "two: neither a Test nor"
+echo 'Untested: no way' >>"$faults/two"
+expect "all of it fits" "$repo/scripts/fixes.sh" --check
+expect "tests of known faults are named" test "$("$repo/scripts/fixes.sh" --tests)" = "io_test a"
+expect "the letter names both fixes" sh -c \
+	"'$repo/scripts/fixes.sh' --letter | grep -A 9 '^ 1. fuse: first' | grep -q '^ 2. fuse: second'"
+sed -i 's/^Harm: .*/Harm: some/' "$faults/one"
+finds "an unknown harm" "one: Harm is none of"
+sed -i 's/^Harm: .*/Harm: hang/; s/io_test/lost_test/' "$faults/one"
+finds "a program that is not there" "one: lost_test is no test program"
+sed -i 's/lost_test/io_test/; s/^Patch: .*/Patch: third/' "$faults/one"
+finds "a patch that is not there" "one: Patch is none of"
+sed -i 's/^Patch: .*/Patch: first/' "$faults/one"
+sed -i '/^Needs:/d' "$repo/patches/fixes/second.patch"
+finds "a fix that needs more than it says" "second.patch does not apply"
 
 refuse "an engine nobody has" "uml or qemu" env ENGINE=vax "$repo/scripts/kernel.sh"
 refuse "a kernel nobody built" "build it first" "$vm" -k "$box/none"
@@ -390,6 +443,12 @@ skipped = cases["io.zero_copy.reads"].find("skipped")
 assert skipped.get("message") == 'needs <this> & "that"'
 assert cases["the kernel complained: <BUG>"].find("failure") is not None
 END
+echo "io_test writes" >"$run/known"
+expect "a known fault is no failure" test "$("$vm" --known "$run/known" --summary "$run/ktap.log" |
+	tail -n 1)" = "2 passed, 0 failed, 2 skipped"
+echo "io_test reads" >"$run/known"
+expect "another one is" test "$("$vm" --known "$run/known" --summary "$run/ktap.log" |
+	tail -n 1)" = "1 passed, 1 failed, 2 skipped"
 expect "skips are listed by reason" test "$(cat "$run/skips")" = '2 skipped: needs <this> & "that"
     io_test: io.zero_copy.reads
     io_test: io.zero_copy.writes'

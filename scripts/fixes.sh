@@ -409,9 +409,6 @@ quick=
 
 "$TOP/scripts/deps.sh" check
 "$TOP/scripts/tree.sh"
-check_all
-[ $bad = 0 ] || die "files and patches do not fit together: see above"
-
 mapfile -t all < <(sorted)
 chosen=() untested=() left_out=()
 for name in "${all[@]}"; do
@@ -425,6 +422,15 @@ for name in "${all[@]}"; do
 		chosen+=("$name")
 	fi
 done
+if [ $# = 0 ]; then
+	check_all
+else
+	for name in "${chosen[@]}"; do
+		check_fault "$name"
+		check_patch "$(field Patch "$name")"
+	done
+fi
+[ $bad = 0 ] || die "files and patches do not fit together: see above"
 for name; do
 	printf '%s\n' "${all[@]}" | grep -qxF -e "$name" || fixes | grep -qxF -e "$name" ||
 		die "there is no fault and no fix '$name'"

@@ -41,7 +41,8 @@ usage()
 	  -M DIR      with the modules of the kernel: FUSE_MODULES for the tests
 	  -i          qemu counts instructions: one is a nanosecond to the guest
 	  -s          an interactive shell instead of the tests
-	  vm.sh --summary LOG [DIR]   counts the tests of a KTAP log, writes
+	  vm.sh [--known FILE] --summary LOG [DIR]
+	                              counts the tests of a KTAP log, writes
 	                              DIR/junit.xml and DIR/skips
 	  vm.sh --scan LOG            shows the complaints in a kernel log
 	END
@@ -57,7 +58,7 @@ die()
 # JUnit file and the list of skipped tests by reason.
 summary()
 {
-	local log=$1 dir=${2:-} more=(-v known="${known:-}")
+	local log=$1 dir=${2:-} more=(-v known="$known")
 
 	if [ -n "$dir" ]; then
 		more+=(-v junit="$dir/junit.xml" -v skips="$dir/skips")
@@ -96,13 +97,15 @@ scan()
 }
 
 here=$(cd "$(dirname "$0")" && pwd -P)
+known=''
+[ "${1:-}" != --known ] || { known=$2; shift 2; }
 case ${1:-} in
 --summary)	summary "${2:?a KTAP log}" "${3:-}"; exit ;;
 --scan)		scan "${2:?a kernel log}"; exit ;;
 esac
 
 engine='' icount='' image='' tree='' obj='' report='' tests='' args='' command='' user='' params=''
-root='' variables='' known='' modules='' memory=1G cpus=2 limit=600 shell='' machines=1 part=''
+root='' variables='' modules='' memory=1G cpus=2 limit=600 shell='' machines=1 part=''
 while getopts e:k:S:O:r:T:P:a:c:R:E:u:p:m:n:t:M:x:ijsh opt; do
 	case $opt in
 	e)	engine=$OPTARG ;;
