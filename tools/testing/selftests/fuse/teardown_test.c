@@ -269,7 +269,7 @@ TEST_F(teardown, a_killed_server_ends_requests_in_every_state)
 	ASSERT_EQ(0, server_start(&process, serve_and_hold, &server));
 	close(fds[1]);
 	mount_close_device(&self->mount);
-	/* 7.2 lets an entry idle that registers while requests wait. */
+	/* Clients wait for the server: this is not about late entries. */
 	EXPECT_EQ(1, poll(&ready, 1, WAIT_MS));
 	close(fds[0]);
 	start_busy_clients(_metadata, self);
