@@ -242,7 +242,7 @@ a_fix()
 	printf 'Subject: [PATCH] fuse: %s\n\nWhy.\n\n%s\n---\n' "$1" "${4:+Needs: fuse: $4}" >>"$repo/patches/fixes/$1.patch"
 	seq 1 60 | sed "${5:-}" >"$box/a"
 	sed "s/^$2\$/$3/" "$box/a" >"$box/b"
-	diff -u --label a/fs/fuse/dev.c --label b/fs/fuse/dev.c "$box/a" "$box/b" |
+	{ diff -u --label a/fs/fuse/dev.c --label b/fs/fuse/dev.c "$box/a" "$box/b" || :; } |
 		sed '1i diff --git a/fs/fuse/dev.c b/fs/fuse/dev.c' >>"$repo/patches/fixes/$1.patch"
 	echo "$1.patch" >>"$repo/patches/fixes/series"
 }
