@@ -80,7 +80,7 @@ names()
 # Documentation mends no fault that a test could show.
 changes_code()
 {
-	sed -n 's,^+++ b/,,p' "$(fix "$1")" | grep -qv '^Documentation/'
+	grep -qv '^Documentation/' < <(sed -n 's,^+++ b/,,p' "$(fix "$1")")
 }
 
 # needs PATCH: what has to be applied before it, in order
@@ -160,7 +160,7 @@ check_fault()
 		[[ " $keys " == *" $key "* ]] || complain "$name: an unknown key: $key"
 		[ "$n" = 1 ] || complain "$name: $key twice"
 	done < <(sed 's/:.*//; /^$/d' "$faults/$name" | sort | uniq -c)
-	fixes | grep -qxF -e "$(field Patch "$name")" ||
+	grep -qxF -e "$(field Patch "$name")" < <(fixes) ||
 		complain "$name: Patch is none of patches/fixes/series"
 	[ -n "$(field Fault "$name")" ] || complain "$name: no Fault"
 	[ -n "$(field Releases "$name")" ] || complain "$name: no Releases"
@@ -181,7 +181,7 @@ check_patch()
 {
 	local p=$1 before
 
-	! changes_code "$p" || printf '%s\n' "${value[@]}" | grep -qxF -e "$p" ||
+	! changes_code "$p" || grep -qxF -e "$p" < <(printf '%s\n' "${value[@]}") ||
 		complain "patches/fixes/$p.patch: no file of known_faults is about it"
 	mapfile -t before < <(needs "$p")
 	applies "${before[@]}" "$p" ||
@@ -201,7 +201,7 @@ check_all()
 	done
 	for p in "$TOP"/patches/fixes/*.patch; do
 		p=$(basename "$p" .patch)
-		fixes | grep -qxF -e "$p" ||
+		grep -qxF -e "$p" < <(fixes) ||
 			complain "patches/fixes/$p.patch is not in the series file"
 	done
 }
@@ -432,7 +432,7 @@ else
 fi
 [ $bad = 0 ] || die "files and patches do not fit together: see above"
 for name; do
-	printf '%s\n' "${all[@]}" | grep -qxF -e "$name" || fixes | grep -qxF -e "$name" ||
+	grep -qxF -e "$name" < <(printf '%s\n' "${all[@]}" && fixes) ||
 		die "there is no fault and no fix '$name'"
 done
 mapfile -t list < <(series)

@@ -89,14 +89,16 @@ trailers()
 	done | sort -u
 }
 
+cut -d' ' -f2 "$LINUX/.git/fuse-patches" 2>/dev/null |
+	cat - "$new/was" >"$new/known"
+
 # part_of NAME PREVIOUS: the part that the patch of this name belongs to
 part_of()
 {
 	local part
 
 	for part in $PARTS; do
-		! cut -d' ' -f2 "$LINUX/.git/fuse-patches" 2>/dev/null |
-			cat - "$new/was" | grep -qxF "$part/$1" || { echo "$part"; return; }
+		! grep -qxF "$part/$1" "$new/known" || { echo "$part"; return; }
 	done
 	echo "$2"
 }
