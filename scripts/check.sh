@@ -18,7 +18,6 @@ pending="
 checkpatch on part selftests
 checkpatch on part tools
 every commit builds without a warning
-sparse and W=1 on fs/fuse
 the tests and their kernels build
 selftests build with clang
 selftests build with musl
