@@ -73,26 +73,13 @@ static struct stepper *map_steppers(void)
 	return memory == MAP_FAILED ? NULL : memory;
 }
 
-static const char *set_up(struct fuse_mount *mount, struct test_fs *fs,
-			  const struct queue_mode *mode, int *err)
-{
-	const char *impossible = ring_tests_impossible();
-
-	*err = 0;
-	if (impossible)
-		return impossible;
-	*err = test_fs_open(fs, 64 * 1024);
-	if (!*err)
-		*err = test_fs_mount(fs, mount, NULL);
-	return *err ? NULL : mode_impossible(mount, mode);
-}
-
 FIXTURE_SETUP(progress)
 {
 	const char *impossible;
 	int err;
 
-	impossible = set_up(&self->mount, &self->fs, &variant->mode, &err);
+	impossible = test_fs_begin(&self->fs, &self->mount, 64 * 1024, NULL,
+				   &variant->mode, &err);
 	ASSERT_EQ(0, err);
 	if (impossible)
 		SKIP(return, "%s", impossible);
@@ -113,7 +100,8 @@ FIXTURE_SETUP(progress_of_entries)
 	unsigned int qid;
 	int err;
 
-	impossible = set_up(&self->mount, &self->fs, &variant->mode, &err);
+	impossible = test_fs_begin(&self->fs, &self->mount, 64 * 1024, NULL,
+				   &variant->mode, &err);
 	ASSERT_EQ(0, err);
 	if (impossible)
 		SKIP(return, "%s", impossible);
