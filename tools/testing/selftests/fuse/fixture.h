@@ -47,9 +47,9 @@
  * ADD_BUFPOOL, with flags as a buffer ring, with neither each entry has a payload
  * buffer of its own. variants.h has a name for each kind.
  */
-#define BUFPOOL			(1 << 0)
-#define BUFPOOL_REGISTERED	(1 << 1)	/* it is a fixed buffer */
-#define BUFPOOL_ZERO_COPY	(1 << 2)	/* FUSE_URING_ZERO_COPY */
+#define BUFPOOL			_BITUL(0)
+#define BUFPOOL_REGISTERED	_BITUL(1)	/* it is a fixed buffer */
+#define BUFPOOL_ZERO_COPY	_BITUL(2)	/* FUSE_URING_ZERO_COPY */
 
 struct queue_mode {
 	unsigned int bufpool;

@@ -10,17 +10,18 @@
 #define FUSE_TEST_UAPI_COMPAT_H
 
 #include <stddef.h>
+#include <linux/const.h>
 #include <linux/types.h>
 #include <linux/fuse.h>
 #include <linux/fuse_bufring.h>
 
 #if FUSE_KERNEL_MINOR_VERSION < 40
-#define FUSE_PASSTHROUGH		(1ULL << 37)
+#define FUSE_PASSTHROUGH		_BITULL(37)
 #endif
 
 /* Linux 6.14 */
 #if FUSE_KERNEL_MINOR_VERSION < 42
-#define FUSE_OVER_IO_URING		(1ULL << 41)
+#define FUSE_OVER_IO_URING		_BITULL(41)
 
 #define FUSE_URING_IN_OUT_HEADER_SZ	128
 #define FUSE_URING_OP_IN_OUT_SZ		128
@@ -44,19 +45,19 @@ struct fuse_uring_req_header {
 #endif
 
 #if FUSE_KERNEL_MINOR_VERSION < 43
-#define FUSE_REQUEST_TIMEOUT		(1ULL << 42)
+#define FUSE_REQUEST_TIMEOUT		_BITULL(42)
 #endif
 
 /* Linux 7.3 */
 #if FUSE_KERNEL_MINOR_VERSION < 46
-#define FUSE_HAS_IO_URING_BUFPOOL	(1ULL << 43)
+#define FUSE_HAS_IO_URING_BUFPOOL	_BITULL(43)
 
 #define FUSE_IO_URING_CMD_ADD_QUEUE	3
 #define FUSE_IO_URING_CMD_ADD_BUFPOOL	4
 
-#define FUSE_URING_ZERO_COPY		(1 << 0)	/* of ADD_QUEUE */
-#define FUSE_URING_ENT_ZERO_COPY	(1 << 0)
-#define FOPEN_IO_URING_ZERO_COPY	(1 << 8)
+#define FUSE_URING_ZERO_COPY		_BITUL(0)	/* of ADD_QUEUE */
+#define FUSE_URING_ENT_ZERO_COPY	_BITUL(0)
+#define FOPEN_IO_URING_ZERO_COPY	_BITUL(8)
 #endif
 
 /* struct fuse_uring_ent_in_out */
@@ -86,24 +87,5 @@ struct bufpool_cmd_req {
 
 /* struct fuse_init_out: where 7.43 has request_timeout */
 #define INIT_OUT_REQUEST_TIMEOUT	40
-
-#if FUSE_KERNEL_MINOR_VERSION >= 46
-#define SAME_FIELD(ours, theirs, field)					\
-	_Static_assert(offsetof(struct ours, field) ==			\
-		       offsetof(struct theirs, field), #field)
-
-SAME_FIELD(bufpool_ent_in_out, fuse_uring_ent_in_out, payload_sz);
-SAME_FIELD(bufpool_ent_in_out, fuse_uring_ent_in_out, offset);
-SAME_FIELD(bufpool_ent_in_out, fuse_uring_ent_in_out, reserved);
-SAME_FIELD(bufpool_cmd_req, fuse_uring_cmd_req, qid);
-SAME_FIELD(bufpool_cmd_req, fuse_uring_cmd_req, bufpool.uaddr);
-SAME_FIELD(bufpool_cmd_req, fuse_uring_cmd_req, bufpool.len);
-SAME_FIELD(bufpool_cmd_req, fuse_uring_cmd_req, bufpool.reserved);
-_Static_assert(offsetof(struct bufpool_cmd_req, zero_copy_index) ==
-	       offsetof(struct fuse_uring_cmd_req, ent_zero_copy_buf_index),
-	       "zero_copy_index");
-_Static_assert(offsetof(struct fuse_init_out, request_timeout) ==
-	       INIT_OUT_REQUEST_TIMEOUT, "request_timeout");
-#endif
 
 #endif

@@ -54,7 +54,9 @@ LAYOUT(offsetof(struct fuse_uring_req_header, ring_ent_in_out), 256);
 
 /* What Linux 7.3 has in them */
 LAYOUT(sizeof(struct bufpool_ent_in_out), 32);
+LAYOUT(offsetof(struct bufpool_ent_in_out, payload_sz), 16);
 LAYOUT(offsetof(struct bufpool_ent_in_out, offset), 20);
+LAYOUT(offsetof(struct bufpool_ent_in_out, reserved), 24);
 LAYOUT(sizeof(struct bufpool_cmd_req), 40);
 LAYOUT(offsetof(struct bufpool_cmd_req, flags), 0);
 LAYOUT(offsetof(struct bufpool_cmd_req, commit_id), 8);
@@ -63,6 +65,20 @@ LAYOUT(offsetof(struct bufpool_cmd_req, bufpool.uaddr), 24);
 LAYOUT(offsetof(struct bufpool_cmd_req, bufpool.len), 32);
 LAYOUT(offsetof(struct bufpool_cmd_req, bufpool.reserved), 36);
 LAYOUT(offsetof(struct bufpool_cmd_req, zero_copy_index), 24);
+LAYOUT(INIT_OUT_REQUEST_TIMEOUT, 40);
+
+/* And where <linux/fuse.h> has it */
+#if FUSE_KERNEL_MINOR_VERSION >= 46
+LAYOUT(offsetof(struct fuse_uring_ent_in_out, payload_sz), 16);
+LAYOUT(offsetof(struct fuse_uring_ent_in_out, offset), 20);
+LAYOUT(offsetof(struct fuse_uring_ent_in_out, reserved), 24);
+LAYOUT(offsetof(struct fuse_uring_cmd_req, qid), 16);
+LAYOUT(offsetof(struct fuse_uring_cmd_req, bufpool.uaddr), 24);
+LAYOUT(offsetof(struct fuse_uring_cmd_req, bufpool.len), 32);
+LAYOUT(offsetof(struct fuse_uring_cmd_req, bufpool.reserved), 36);
+LAYOUT(offsetof(struct fuse_uring_cmd_req, ent_zero_copy_buf_index), 24);
+LAYOUT(offsetof(struct fuse_init_out, request_timeout), 40);
+#endif
 
 /* The command area of the SQE has 80 bytes. */
 LAYOUT(sizeof(struct fuse_uring_bufring_req) <= 80, 1);
