@@ -26,10 +26,14 @@
 #define ADD_BUFPOOL FUSE_IO_URING_CMD_ADD_BUFPOOL
 #define REGISTER FUSE_IO_URING_CMD_REGISTER
 
-static const struct queue_mode plain = { MODE_bufpool, .depth = DEPTH };
+static const struct queue_mode plain = {
+	MODE_bufpool, .depth = DEPTH
+};
+
 static const struct queue_mode registered = {
 	MODE_bufpool_registered, .depth = DEPTH
 };
+
 static const struct queue_mode zero_copy = {
 	MODE_bufpool_zero_copy, .depth = DEPTH
 };

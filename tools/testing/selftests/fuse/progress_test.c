@@ -5,6 +5,7 @@
  * buffer became free.
  */
 #include <fcntl.h>
+#include <stdalign.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -123,7 +124,7 @@ FIXTURE_TEARDOWN(progress_of_entries)
 /* Opens its file, waits until it may, and takes its step. */
 static long take_step(void *arg)
 {
-	static char data[READ_SIZE] __attribute__((aligned(READ_SIZE)));
+	static alignas(READ_SIZE) char data[READ_SIZE];
 	struct stepper *stepper = arg;
 	int fd = open(stepper->path, O_RDWR | O_DIRECT);
 	ssize_t len;

@@ -277,7 +277,7 @@ int queue_register_all(struct server_queue *queue)
 	for (slot = 0; slot < queue->mode.depth; slot++) {
 		err = queue_register(queue, slot);
 		if (err) {
-			complain("queue %u slot %u: registering it with flags %#llx, bufpool %#x: %s",
+			complain("queue %u slot %u: REGISTER with flags %#llx, bufpool %#x: %s",
 				 queue->qid, slot,
 				 (unsigned long long)queue->mode.flags,
 				 queue->mode.bufpool, strerror(-err));
