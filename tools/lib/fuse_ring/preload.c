@@ -128,13 +128,7 @@ static int loop_over_rings(struct fuse_session *se, bool one_thread)
 	return session_loop(se, &options, &loops);
 }
 
-int single_loop(struct fuse_session *se);
-int multi_loop(struct fuse_session *se, const void *config);
-int multi_loop_32(struct fuse_session *se, const void *config);
-int multi_loop_30(struct fuse_session *se, int clone_fd);
-int fuse_session_loop_mt_312(struct fuse_session *se,
-			     struct fuse_loop_config *config);
-
+/* Not static: the linker gives them the names below. */
 int single_loop(struct fuse_session *se)
 {
 	return loop_over_rings(se, true);
