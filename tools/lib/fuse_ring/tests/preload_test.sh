@@ -137,10 +137,12 @@ works_for_nobody()
 		fail "it does not work"
 }
 
+over_64_kib='pinned needs * KiB of locked memory in *, RLIMIT_MEMLOCK is 64 KiB'
+
 auto_without_locked_memory()
 {
 	as_nobody 64 auto
-	says_of_pinning 'bufring, *; pinned needs * KiB of locked memory in *, RLIMIT_MEMLOCK is 64 KiB'
+	says_of_pinning "bufring, *; $over_64_kib"
 	says_no_more
 	works_for_nobody
 	stop_server "$mnt"
@@ -179,7 +181,7 @@ auto_with_enough_locked_memory()
 pinned_without_locked_memory()
 {
 	as_nobody 64 pinned
-	says_of_pinning 'off, *pinned needs * KiB of locked memory in *, RLIMIT_MEMLOCK is 64 KiB'
+	says_of_pinning "off, *$over_64_kib"
 	says_no_more
 	works_for_nobody
 	! uses_io_uring "$server" || fail "there is still an io_uring"
@@ -925,7 +927,8 @@ for mode in legacy bufring pinned zero-copy; do
 done
 for mode in off legacy pinned; do
 	for signal in TERM INT HUP; do
-		test_case status_after_signal.$signal.$mode 200 same_status_after_signal $mode $signal
+		test_case status_after_signal.$signal.$mode 200 \
+			same_status_after_signal $mode $signal
 	done
 	test_case terminated_under_load.$mode 200 terminated_under_load $mode
 	test_case several_mounts.$mode 100 several_mounts $mode

@@ -134,7 +134,7 @@ build_in_root()
 	local source=/usr/src/fuse_ring
 
 	copy_source "$root$source"
-	chroot "$root" "$source/tools/lib/fuse_ring/tests/run.sh" --build "$obj" || exit
+	chroot "$root" "$source${here#"$top"}/run.sh" --build "$obj" || exit
 }
 
 if [ "${1:-}" = --build ]; then
