@@ -214,7 +214,8 @@ prepare()
 	: >"$dir/kernel.log"
 	{
 		printf '%s=%q\n' tree "$tree" obj "$obj" tests "$tests" args "$args" \
-			command "$command" root "$root" user "$user" shell "$shell" TERM "${TERM:-dumb}"
+			command "$command" root "$root" user "$user" shell "$shell" \
+			TERM "${TERM:-dumb}"
 		# What the tests themselves look at
 		for variable in FUSE_DANGEROUS_TESTS FUSE_SLOW_TESTS \
 				FUSE_STRESS_OPS FUSE_STRESS_SEED \
