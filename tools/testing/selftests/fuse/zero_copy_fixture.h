@@ -117,22 +117,20 @@ FIXTURE_VARIANT(zero_copy)
 
 FIXTURE_SETUP(zero_copy)
 {
-	const char *impossible = ring_tests_impossible();
+	const char *impossible;
+	int err;
 
-	if (impossible)
-		SKIP(return, "%s", impossible);
 	self->mode = variant->mode;
-	ASSERT_EQ(0, test_fs_open(&self->fs, FILE_SIZE));
-	ASSERT_EQ(0, test_fs_mount(&self->fs, &self->mount, NULL));
-	impossible = mode_impossible(&self->mount, &self->mode);
+	impossible = test_fs_begin(&self->fs, &self->mount, FILE_SIZE, NULL,
+				   &self->mode, &err);
 	if (impossible)
 		SKIP(return, "%s", impossible);
+	ASSERT_EQ(0, err);
 }
 
 FIXTURE_TEARDOWN(zero_copy)
 {
-	mount_close(&self->mount);
-	test_fs_close(&self->fs);
+	EXPECT_EQ(0, test_fs_end(&self->fs, &self->mount));
 }
 
 /* Starts a client on the file that opts in, and takes its request. */

@@ -52,24 +52,21 @@ static bool kernel_has_ext4(void)
 
 FIXTURE_SETUP(kernel_memory)
 {
-	const char *impossible = ring_tests_impossible();
+	const char *impossible;
+	int err;
 
+	impossible = test_fs_begin(&self->fs, &self->mount, IMAGE_SIZE, NULL,
+				   &variant->mode, &err);
 	if (impossible)
 		SKIP(return, "%s", impossible);
-	ASSERT_EQ(0, test_fs_open(&self->fs, IMAGE_SIZE));
-	ASSERT_EQ(0, test_fs_mount(&self->fs, &self->mount, NULL));
-	impossible = mode_impossible(&self->mount, &variant->mode);
-	if (impossible)
-		SKIP(return, "%s", impossible);
+	ASSERT_EQ(0, err);
 	if (access(LOOP_CONTROL, R_OK | W_OK))
 		SKIP(return, "no loop devices (" LOOP_CONTROL ")");
 }
 
 FIXTURE_TEARDOWN(kernel_memory)
 {
-	EXPECT_EQ(0, test_fs_stop(&self->fs));
-	mount_close(&self->mount);
-	test_fs_close(&self->fs);
+	EXPECT_EQ(0, test_fs_end(&self->fs, &self->mount));
 }
 
 /* A loop device with direct I/O; @name is told, the descriptor returned. */

@@ -39,24 +39,19 @@ FIXTURE(zero_copy)
 
 FIXTURE_SETUP(zero_copy)
 {
-	const char *impossible = ring_tests_impossible();
+	const char *impossible;
+	int err;
 
+	impossible = test_fs_begin(&self->fs, &self->mount, FILE_SIZE, NULL,
+				   &zero_copy, &err);
 	if (impossible)
 		SKIP(return, "%s", impossible);
-	ASSERT_EQ(0, test_fs_open(&self->fs, FILE_SIZE));
-	self->mount.answer = test_fs_answer;
-	self->mount.fs = &self->fs;
-	ASSERT_EQ(0, mount_open(&self->mount, NULL));
-	impossible = flags_impossible(&self->mount, ZERO_COPY_FLAGS);
-	if (impossible)
-		SKIP(return, "%s", impossible);
+	ASSERT_EQ(0, err);
 }
 
 FIXTURE_TEARDOWN(zero_copy)
 {
-	EXPECT_EQ(0, test_fs_stop(&self->fs));
-	mount_close(&self->mount);
-	test_fs_close(&self->fs);
+	EXPECT_EQ(0, test_fs_end(&self->fs, &self->mount));
 }
 
 /*
