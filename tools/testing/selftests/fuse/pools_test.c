@@ -8,18 +8,9 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#include "kselftest_harness.h"
-#include "call.h"
-#include "test_fs.h"
-#include "variants.h"
+#include "buffers_fixture.h"
 
 #define KIB 1024
-#define MIB (1024 * 1024)
-#define FILE_SIZE 4096
-
-static const struct queue_mode three_buffers = {
-	.depth = 4, .nr_pools = 1, .pool = { { MIB, 3 } },
-};
 
 static const struct queue_mode small_and_large = {
 	.depth = 4, .nr_pools = 2, .pool = { { 128, 1 }, { MIB, 1 } },
@@ -31,49 +22,9 @@ static const struct queue_mode three_pools = {
 	.pool = { { 128, 2 }, { 4 * KIB, 2 }, { MIB, 2 } },
 };
 
-FIXTURE(pools)
-{
-	struct fuse_mount mount;
-	struct test_fs fs;
-	int cpu;
-};
+ADD_BUFRING_VARIANTS(buffers);
 
-FIXTURE_VARIANT(pools)
-{
-	struct queue_mode mode;
-};
-
-ADD_BUFRING_VARIANTS(pools);
-
-FIXTURE_SETUP(pools)
-{
-	struct queue_mode mode = mode_with(&variant->mode, &three_buffers);
-	const char *impossible;
-	int err;
-
-	impossible = test_fs_begin(&self->fs, &self->mount, FILE_SIZE, NULL,
-				   &mode, &err);
-	if (impossible)
-		SKIP(return, "%s", impossible);
-	ASSERT_EQ(0, err);
-	self->cpu = first_usable_cpu();
-}
-
-FIXTURE_TEARDOWN(pools)
-{
-	EXPECT_EQ(0, test_fs_end(&self->fs, &self->mount));
-}
-
-/* All queues, as the variant says, with the buffers of @mode */
-static int serve(struct fuse_mount *mount, const struct queue_mode *how,
-		 const struct queue_mode *mode)
-{
-	const struct queue_mode all = mode_with(how, mode);
-
-	return mount_serve_in_steps(mount, &all);
-}
-
-TEST_F(pools, a_request_gets_a_buffer_of_the_smallest_pool_that_fits)
+TEST_F(buffers, a_request_gets_a_buffer_of_the_smallest_pool_that_fits)
 {
 	static const struct {
 		size_t size;
@@ -107,7 +58,7 @@ static long set_xattr(void *arg)
 	return setxattr(call->path, "u", value, call->size, 0) ? -errno : 0;
 }
 
-TEST_F(pools, what_a_request_carries_counts_as_well_as_its_reply)
+TEST_F(buffers, what_a_request_carries_counts_as_well_as_its_reply)
 {
 	/* The payload is the name, its end, and the value. */
 	static const size_t sizes[] = { 126, 127, 4094, 4095 };
@@ -130,7 +81,7 @@ TEST_F(pools, what_a_request_carries_counts_as_well_as_its_reply)
 	}
 }
 
-TEST_F(pools, an_exhausted_pool_overflows_into_the_next_larger)
+TEST_F(buffers, an_exhausted_pool_overflows_into_the_next_larger)
 {
 	static const unsigned int first_ids[] = { 0, 0, 2, 2, 4, 4 };
 	struct server_request request[6];
@@ -154,7 +105,7 @@ TEST_F(pools, an_exhausted_pool_overflows_into_the_next_larger)
 	}
 }
 
-TEST_F(pools, the_buffer_freed_last_is_used_first)
+TEST_F(buffers, the_buffer_freed_last_is_used_first)
 {
 	struct server_request request[3], again[2];
 	struct call call[3], next[2];
@@ -182,7 +133,7 @@ TEST_F(pools, the_buffer_freed_last_is_used_first)
 		EXPECT_EQ(0, call_finish(&call[n]));
 }
 
-TEST_F(pools, a_small_request_takes_a_larger_buffer_that_comes_free)
+TEST_F(buffers, a_small_request_takes_a_larger_buffer_that_comes_free)
 {
 	struct server_request small, large, waiter;
 	struct call a, b, c;
@@ -202,7 +153,7 @@ TEST_F(pools, a_small_request_takes_a_larger_buffer_that_comes_free)
 	EXPECT_EQ(0, call_finish(&c));
 }
 
-TEST_F(pools, a_large_request_waits_for_a_buffer_that_holds_it)
+TEST_F(buffers, a_large_request_waits_for_a_buffer_that_holds_it)
 {
 	struct server_request small, large, waiter;
 	struct call a, b, c, d;
