@@ -3,14 +3,13 @@
  * Memory that zero-copy must leave alone: direct I/O of the kernel itself can
  * pass what has no reference count of its own.
  */
-#include <linux/loop.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/wait.h>
 
 #include "kselftest_harness.h"
+#include "loop.h"
 #include "test_fs.h"
 #include "variants.h"
 
@@ -19,7 +18,6 @@
 #define IMAGE_SIZE (8 * MIB)
 #define BLOCK KIB
 #define NR_BLOCKS 64
-#define LOOP_CONTROL "/dev/loop-control"
 
 /* Big endian, as the first word of a block of ext4's journal */
 static const unsigned char jbd2_magic[] = { 0xc0, 0x3b, 0x39, 0x98 };
@@ -60,8 +58,9 @@ FIXTURE_SETUP(kernel_memory)
 	if (impossible)
 		SKIP(return, "%s", impossible);
 	ASSERT_EQ(0, err);
-	if (access(LOOP_CONTROL, R_OK | W_OK))
-		SKIP(return, "no loop devices (" LOOP_CONTROL ")");
+	impossible = loop_impossible();
+	if (impossible)
+		SKIP(return, "%s", impossible);
 }
 
 FIXTURE_TEARDOWN(kernel_memory)
@@ -69,42 +68,19 @@ FIXTURE_TEARDOWN(kernel_memory)
 	EXPECT_EQ(0, test_fs_end(&self->fs, &self->mount));
 }
 
-/* A loop device with direct I/O; @name is told, the descriptor returned. */
-static int open_loop(const char *path, char name[32])
+/* The descriptor is for reading: not every kernel mounts what is open for writing. */
+static int open_loop(const char *path, char name[LOOP_NAME_SIZE])
 {
-	struct loop_config config = {
-		.block_size = 512,
-		.info.lo_flags = LO_FLAGS_DIRECT_IO | LO_FLAGS_AUTOCLEAR,
-	};
-	int control = open(LOOP_CONTROL, O_RDWR | O_CLOEXEC);
-	int number, fd, backing, err = 0;
+	int fd = loop_open(path, 512, 0, name);
+	int to_read;
 
-	if (control < 0)
-		return -errno;
-	number = ioctl(control, LOOP_CTL_GET_FREE);
-	close(control);
-	if (number < 0)
-		return -errno;
-	snprintf(name, 32, "/dev/loop%d", number);
-	fd = open(name, O_RDWR | O_CLOEXEC);
 	if (fd < 0)
-		return -errno;
-	backing = open(path, O_RDWR | O_CLOEXEC);
-	config.fd = backing;
-	if (backing < 0 || ioctl(fd, LOOP_CONFIGURE, &config) ||
-	    ioctl(fd, LOOP_GET_STATUS64, &config.info))
-		err = -errno;
-	else if (!(config.info.lo_flags & LO_FLAGS_DIRECT_IO))
-		err = -EOPNOTSUPP;
-	if (backing >= 0)
-		close(backing);
-	/* Not every kernel mounts what is open for writing. */
-	if (!err) {
-		backing = open(name, O_RDONLY | O_CLOEXEC);
-		err = backing < 0 ? -errno : 0;
-	}
+		return fd;
+	to_read = open(name, O_RDONLY | O_CLOEXEC);
+	if (to_read < 0)
+		to_read = -errno;
 	close(fd);
-	return err ?: backing;
+	return to_read;
 }
 
 /* An empty ext4 with blocks of 1 KiB, in the memory of a file */
@@ -121,7 +97,7 @@ static int make_ext4(int data_fd)
 
 static long write_through_journal(void *arg)
 {
-	char block[BLOCK], name[32], dir[80], file[96];
+	char block[BLOCK], name[LOOP_NAME_SIZE], dir[80], file[96];
 	int loop = open_loop(arg, name);
 	int fd, n;
 

@@ -6,16 +6,15 @@
  */
 #include <fcntl.h>
 #include <signal.h>
-#include <linux/loop.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "kselftest_harness.h"
+#include "loop.h"
 #include "test_fs.h"
 
 #define KIB 1024
@@ -699,48 +698,11 @@ TEST_F_TIMEOUT(zero_copy, direct_io_works_from_huge_pages, SLOW_TEST_S)
  * which not all has a reference count: they are copied.
  */
 
-#define LOOP_CONTROL "/dev/loop-control"
-
-/* Returns the loop device, opened for direct I/O, which -EOPNOTSUPP lacks. */
-static int open_loop(const char *path)
-{
-	struct loop_config config = {
-		.block_size = 4096,
-		.info.lo_flags = LO_FLAGS_DIRECT_IO | LO_FLAGS_AUTOCLEAR,
-	};
-	int control = open(LOOP_CONTROL, O_RDWR | O_CLOEXEC);
-	int number, fd, backing, err = 0;
-	char name[32];
-
-	if (control < 0)
-		return -errno;
-	number = ioctl(control, LOOP_CTL_GET_FREE);
-	close(control);
-	if (number < 0)
-		return -errno;
-	snprintf(name, sizeof(name), "/dev/loop%d", number);
-	fd = open(name, O_RDWR | O_DIRECT | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	backing = open(path, O_RDWR | O_CLOEXEC);
-	config.fd = backing;
-	if (backing < 0 || ioctl(fd, LOOP_CONFIGURE, &config) ||
-	    ioctl(fd, LOOP_GET_STATUS64, &config.info))
-		err = -errno;
-	else if (!(config.info.lo_flags & LO_FLAGS_DIRECT_IO))
-		err = -EOPNOTSUPP;
-	if (backing >= 0)
-		close(backing);
-	if (!err)
-		return fd;
-	close(fd);
-	return err;
-}
-
 static long use_loop(void *arg)
 {
 	char *buffer = aligned_alloc(4096, 64 * KIB);
-	int fd = open_loop(arg);
+	char name[LOOP_NAME_SIZE];
+	int fd = loop_open(arg, 4096, O_DIRECT, name);
 
 	if (fd < 0)
 		return fd;
@@ -756,10 +718,11 @@ static long use_loop(void *arg)
 
 TEST_F(zero_copy, direct_io_of_the_kernel_is_copied)
 {
+	const char *impossible = loop_impossible();
 	char *data = self->fs.data[NODE_DATA];
 
-	if (access(LOOP_CONTROL, R_OK | W_OK))
-		SKIP(return, "no loop devices (" LOOP_CONTROL ")");
+	if (impossible)
+		SKIP(return, "%s", impossible);
 	ASSERT_EQ(0, test_fs_fill(&self->fs, NODE_DATA));
 	ASSERT_EQ(0, test_fs_serve(&self->fs, &self->mount, &zero_copy,
 				   RING_FLAGS));
