@@ -87,20 +87,8 @@ TEST_F(zero_copy, the_last_slot_of_the_table_is_accepted)
 
 static int occupy(struct server_queue *queue, unsigned int index)
 {
-	struct iovec memory = queue->memory.headers;
-	__u64 tag = 0;
-
-	return io_uring_register_buffers_update_tag(&queue->ring, index,
-						    &memory, &tag, 1);
-}
-
-static int empty(struct server_queue *queue, unsigned int index)
-{
-	struct iovec nothing = {};
-	__u64 tag = 0;
-
-	return io_uring_register_buffers_update_tag(&queue->ring, index,
-						    &nothing, &tag, 1);
+	return queue_table_set(queue, index, queue->memory.headers.iov_base,
+			       queue->memory.headers.iov_len);
 }
 
 TEST_F(zero_copy, an_occupied_slot_of_the_table_is_refused)
@@ -108,7 +96,7 @@ TEST_F(zero_copy, an_occupied_slot_of_the_table_is_refused)
 	struct server_queue *queue = &self->mount.queues[0];
 
 	ASSERT_EQ(0, open_with_table(&self->mount, DEPTH));
-	ASSERT_EQ(1, occupy(queue, 1));
+	ASSERT_EQ(0, occupy(queue, 1));
 	EXPECT_EQ(-EBUSY, queue_register(queue, 1));
 	EXPECT_EQ(0, mount_works(&self->mount));
 }
@@ -118,7 +106,7 @@ TEST_F(zero_copy, other_slots_of_a_table_are_free_to_use)
 	struct server_queue *queue = &self->mount.queues[0];
 
 	ASSERT_EQ(0, open_with_table(&self->mount, DEPTH + 1));
-	ASSERT_EQ(1, occupy(queue, DEPTH));
+	ASSERT_EQ(0, occupy(queue, DEPTH));
 	EXPECT_EQ(0, queue_register_all(queue));
 }
 
@@ -473,7 +461,7 @@ TEST_F(zero_copy, a_server_that_empties_the_slot_itself_harms_nothing)
 	pattern_fill(self->fs.data[NODE_DATA], 4096, 0);
 	HOLD_READ();
 	ASSERT_EQ(4096, request_transfer(&request, fd, 0, 4096));
-	ASSERT_EQ(1, empty(request.queue, request.slot));
+	ASSERT_EQ(0, queue_table_clear(request.queue, request.slot));
 	EXPECT_EQ(-EFAULT, request_transfer(&request, fd, 4096, 4096));
 	ASSERT_EQ(0, request_reply(&request, 0, NULL, 4096));
 	EXPECT_EQ(4096, client_wait_served(&self->mount, &client));
@@ -534,7 +522,7 @@ TEST_F(zero_copy, pages_of_a_client_that_is_gone_stay_while_the_server_has_them)
 		;
 	EXPECT_EQ(64 * KIB, n);
 	/* The pages go when the slot is emptied, and only once. */
-	EXPECT_EQ(1, empty(request.queue, request.slot));
+	EXPECT_EQ(0, queue_table_clear(request.queue, request.slot));
 	EXPECT_EQ(-EFAULT, request_transfer(&request, fd, 0, 4096));
 }
 
