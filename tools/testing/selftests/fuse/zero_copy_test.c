@@ -426,31 +426,6 @@ TEST_F(zero_copy, a_reply_that_claims_too_much_fails_the_read)
 	EXPECT_GT(0, client_wait_served(&self->mount, &client));
 }
 
-TEST_F(zero_copy, a_commit_from_another_ring_is_refused)
-{
-	struct transfer transfer = { .size = 4096, .flags = O_DIRECT };
-	struct server_queue other = {};
-	struct server_request request;
-	struct client client;
-
-	HOLD_READ();
-	ASSERT_EQ(0, queue_open_with(&other, &self->mount, request.queue->qid,
-				     &zero_copy, RING_FLAGS,
-				     FIXED_BUFFERS_AS_NEEDED));
-	request_fill_reply(&request, -EIO, NULL, 0);
-	EXPECT_EQ(-EINVAL, queue_send_commit(&other, request.slot,
-					     request.queue->qid,
-					     request.commit_id));
-	EXPECT_TRUE(client_runs(&client));
-
-	/* The request stays with the server, its pages too. */
-	ASSERT_EQ(4096, request_transfer(&request, self->fs.data_fd[NODE_DATA],
-					 0, 4096));
-	ASSERT_EQ(0, request_reply(&request, 0, NULL, 4096));
-	EXPECT_EQ(4096, client_wait_served(&self->mount, &client));
-	queue_close(&other);
-}
-
 TEST_F(zero_copy, a_server_that_empties_the_slot_itself_harms_nothing)
 {
 	struct transfer transfer = { .size = 4096, .flags = O_DIRECT };
