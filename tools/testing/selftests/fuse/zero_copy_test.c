@@ -166,9 +166,10 @@ static long do_transfer(void *arg)
 	return len;
 }
 
+/* Starts a client with that transfer, and takes its request. */
 static void hold_request(struct __test_metadata *_metadata,
-			 FIXTURE_DATA(zero_copy) * self, __u32 opcode,
-			 struct client *client, struct transfer *transfer,
+			 FIXTURE_DATA(zero_copy) * self,
+			 struct transfer *transfer, struct client *client,
 			 struct server_request *request)
 {
 	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &zero_copy));
@@ -178,14 +179,11 @@ static void hold_request(struct __test_metadata *_metadata,
 	memset(transfer->memory, transfer->fill, transfer->memory_size);
 	ASSERT_EQ(0, client_start(client, first_usable_cpu(), do_transfer,
 				  transfer));
-	ASSERT_EQ(0, mount_wait_for(&self->mount, opcode, request));
+	ASSERT_EQ(0, mount_wait_for(&self->mount,
+				    transfer->write ? FUSE_WRITE : FUSE_READ,
+				    request));
 	ASSERT_EQ(FUSE_URING_ENT_ZERO_COPY, request->flags);
 }
-
-#define HOLD_READ() \
-	hold_request(_metadata, self, FUSE_READ, &client, &transfer, &request)
-#define HOLD_WRITE() \
-	hold_request(_metadata, self, FUSE_WRITE, &client, &transfer, &request)
 
 TEST_F(zero_copy, a_read_holds_no_payload_buffer)
 {
@@ -193,7 +191,7 @@ TEST_F(zero_copy, a_read_holds_no_payload_buffer)
 	struct server_request request;
 	struct client client;
 
-	HOLD_READ();
+	hold_request(_metadata, self, &transfer, &client, &request);
 	EXPECT_EQ(FUSE_URING_BUF_NONE, request.buf_id);
 	EXPECT_EQ(0, request.payload_sz);
 	ASSERT_EQ(8192, request_transfer(&request, self->fs.data_fd[NODE_DATA],
@@ -211,7 +209,7 @@ TEST_F(zero_copy, a_write_counts_its_pages_and_has_room_for_the_reply)
 	struct server_request request;
 	struct client client;
 
-	HOLD_WRITE();
+	hold_request(_metadata, self, &transfer, &client, &request);
 	EXPECT_EQ(8192, request.payload_sz);
 	EXPECT_NE(FUSE_URING_BUF_NONE, request.buf_id);
 	EXPECT_LE(sizeof(out), request.room);
@@ -233,7 +231,7 @@ TEST_F(zero_copy, a_transfer_may_come_in_pieces)
 	struct client client;
 
 	ASSERT_EQ(0, test_fs_fill(&self->fs, NODE_DATA));
-	HOLD_READ();
+	hold_request(_metadata, self, &transfer, &client, &request);
 	ASSERT_EQ(5000, request_transfer_at(&request, 7288, fd, 7288, 5000));
 	ASSERT_EQ(7288, request_transfer_at(&request, 0, fd, 0, 7288));
 	ASSERT_EQ(0, request_reply(&request, 0, NULL, 12288));
@@ -248,7 +246,7 @@ TEST_F(zero_copy, a_transfer_cannot_leave_the_pages_of_the_request)
 	struct server_request request;
 	struct client client;
 
-	HOLD_READ();
+	hold_request(_metadata, self, &transfer, &client, &request);
 	EXPECT_EQ(-EFAULT, request_transfer_at(&request, 0, fd, 0, 8193));
 	EXPECT_EQ(-EFAULT, request_transfer_at(&request, 8191, fd, 0, 2));
 	EXPECT_EQ(-EFAULT, request_transfer_at(&request, -1ULL, fd, 0, 2));
@@ -265,7 +263,7 @@ TEST_F(zero_copy, the_pages_of_a_write_cannot_be_written)
 	struct server_request request;
 	struct client client;
 
-	HOLD_WRITE();
+	hold_request(_metadata, self, &transfer, &client, &request);
 	/* As if it were a READ */
 	request.in.opcode = FUSE_READ;
 	EXPECT_EQ(-EFAULT, request_transfer(&request,
@@ -284,7 +282,7 @@ TEST_F(zero_copy, the_pages_of_a_read_cannot_be_read)
 	struct server_request request;
 	struct client client;
 
-	HOLD_READ();
+	hold_request(_metadata, self, &transfer, &client, &request);
 	request.in.opcode = FUSE_WRITE;
 	EXPECT_EQ(-EFAULT, request_transfer(&request,
 					    self->fs.data_fd[NODE_DATA], 0,
@@ -302,7 +300,7 @@ TEST_F(zero_copy, after_the_reply_the_pages_are_out_of_reach)
 	struct client client;
 
 	pattern_fill(self->fs.data[NODE_DATA], 4096, 0);
-	HOLD_READ();
+	hold_request(_metadata, self, &transfer, &client, &request);
 	ASSERT_EQ(4096, request_transfer(&request, fd, 0, 4096));
 	ASSERT_EQ(0, request_reply(&request, 0, NULL, 4096));
 	EXPECT_EQ(-EFAULT, request_transfer(&request, fd, 4096, 4096));
@@ -319,7 +317,7 @@ TEST_F(zero_copy, the_next_request_of_the_slot_has_its_own_pages)
 	unsigned int round;
 
 	ASSERT_EQ(0, test_fs_fill(&self->fs, NODE_DATA));
-	HOLD_READ();
+	hold_request(_metadata, self, &transfer, &client, &request);
 	for (round = 0; round < 20; round++) {
 		off_t offset = round * 4096;
 
@@ -392,7 +390,7 @@ TEST_F(zero_copy, a_read_of_nothing_is_zeroed)
 	struct server_request request;
 	struct client client;
 
-	HOLD_READ();
+	hold_request(_metadata, self, &transfer, &client, &request);
 	ASSERT_EQ(0, request_reply(&request, 0, NULL, 0));
 	EXPECT_EQ(0, client_wait_served(&self->mount, &client));
 }
@@ -406,7 +404,7 @@ TEST_F(zero_copy, a_short_direct_read_returns_what_was_read)
 	/* With O_DIRECT alone the rest would be read through the cache. */
 	self->fs.open_flags = FOPEN_DIRECT_IO;
 	pattern_fill(self->fs.data[NODE_DATA], 8192, 0);
-	HOLD_READ();
+	hold_request(_metadata, self, &transfer, &client, &request);
 	ASSERT_EQ(5000, request_transfer(&request, self->fs.data_fd[NODE_DATA],
 					 0, 5000));
 	ASSERT_EQ(0, request_reply(&request, 0, NULL, 5000));
@@ -421,7 +419,7 @@ TEST_F(zero_copy, a_reply_that_claims_too_much_fails_the_read)
 	struct server_request request;
 	struct client client;
 
-	HOLD_READ();
+	hold_request(_metadata, self, &transfer, &client, &request);
 	ASSERT_EQ(0, request_reply(&request, 0, NULL, 4097));
 	EXPECT_GT(0, client_wait_served(&self->mount, &client));
 }
@@ -434,7 +432,7 @@ TEST_F(zero_copy, a_server_that_empties_the_slot_itself_harms_nothing)
 	struct client client;
 
 	pattern_fill(self->fs.data[NODE_DATA], 4096, 0);
-	HOLD_READ();
+	hold_request(_metadata, self, &transfer, &client, &request);
 	ASSERT_EQ(4096, request_transfer(&request, fd, 0, 4096));
 	ASSERT_EQ(0, queue_table_clear(request.queue, request.slot));
 	EXPECT_EQ(-EFAULT, request_transfer(&request, fd, 4096, 4096));
@@ -450,7 +448,7 @@ TEST_F(zero_copy, an_abort_wakes_the_client_at_once)
 	struct server_request request;
 	struct client client;
 
-	HOLD_READ();
+	hold_request(_metadata, self, &transfer, &client, &request);
 	ASSERT_EQ(0, mount_abort(&self->mount));
 	EXPECT_EQ(-ECONNABORTED, client_wait(&client, WAIT_MS));
 	/* Late, for a client that is gone, into pages that still exist */
@@ -488,7 +486,7 @@ TEST_F(zero_copy, pages_of_a_client_that_is_gone_stay_while_the_server_has_them)
 	struct client client;
 	unsigned int n;
 
-	HOLD_WRITE();
+	hold_request(_metadata, self, &transfer, &client, &request);
 	ASSERT_EQ(0, mount_abort(&self->mount));
 	EXPECT_EQ(-ECONNABORTED, client_wait(&client, WAIT_MS));
 	EXPECT_EQ(0, client_call(fill_memory, NULL));
@@ -531,7 +529,7 @@ TEST_F(zero_copy, io_that_is_in_flight_keeps_the_pages_after_the_reply)
 	int fds[2];
 
 	ASSERT_EQ(0, open_full_pipe(fds));
-	HOLD_WRITE();
+	hold_request(_metadata, self, &transfer, &client, &request);
 	ASSERT_EQ(0, request_start_transfer(&request, fds[1], sizeof(page)));
 	ASSERT_TRUE(in_flight(&request));
 	ASSERT_EQ(0, request_reply(&request, 0, &written, sizeof(written)));
@@ -565,7 +563,7 @@ TEST_F(zero_copy, a_server_that_ends_with_a_request_fails_it)
 	struct server_request request;
 	struct client client;
 
-	HOLD_READ();
+	hold_request(_metadata, self, &transfer, &client, &request);
 	end_server(self);
 	EXPECT_EQ(-ECONNABORTED, client_wait(&client, WAIT_MS));
 	EXPECT_EQ(0, wait_until_pinned_is(0));
@@ -579,7 +577,7 @@ TEST_F(zero_copy, a_server_that_ends_with_io_in_flight_fails_the_request)
 	int fds[2];
 
 	ASSERT_EQ(0, pipe2(fds, O_CLOEXEC));
-	HOLD_READ();
+	hold_request(_metadata, self, &transfer, &client, &request);
 	ASSERT_EQ(0, request_start_transfer(&request, fds[0], 4096));
 	ASSERT_TRUE(in_flight(&request));
 	end_server(self);
