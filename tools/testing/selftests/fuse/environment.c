@@ -299,6 +299,19 @@ bool kernel_has_bufpools(const struct fuse_mount *mount)
 	return mount->init_flags & FUSE_HAS_IO_URING_BUFPOOL;
 }
 
+bool kernel_has_huge_pages(void)
+{
+	char modes[64] = "";
+	FILE *file = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "re");
+
+	if (file) {
+		if (!fgets(modes, sizeof(modes), file))
+			modes[0] = '\0';
+		fclose(file);
+	}
+	return modes[0] && !strstr(modes, "[never]");
+}
+
 const char *dangerous_impossible(void)
 {
 	const char *allowed = getenv("FUSE_DANGEROUS_TESTS");

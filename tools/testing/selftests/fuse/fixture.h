@@ -257,6 +257,8 @@ const char *exact_memlock_impossible(void);
 const char *dangerous_impossible(void);
 bool kernel_has_bufrings(const struct fuse_mount *mount);
 bool kernel_has_bufpools(const struct fuse_mount *mount);
+/* Those that madvise() asks for */
+bool kernel_has_huge_pages(void);
 /*
  * A capability (CAP_*) of the initial user namespace, which nothing replaces,
  * when the test began

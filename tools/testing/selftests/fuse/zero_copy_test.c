@@ -5,12 +5,10 @@
  * client sees of pages that were not filled.
  */
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "kselftest_harness.h"
@@ -255,41 +253,34 @@ TEST_F(zero_copy, a_transfer_cannot_leave_the_pages_of_the_request)
 	EXPECT_EQ(8192, client_wait_served(&self->mount, &client));
 }
 
-TEST_F(zero_copy, the_pages_of_a_write_cannot_be_written)
+static void check_wrong_way(struct __test_metadata *_metadata,
+			    FIXTURE_DATA(zero_copy) * self, bool write)
 {
 	struct transfer transfer = {
-		.write = true, .size = 4096, .flags = O_DIRECT, .fill = 1,
+		.write = write, .size = 4096, .flags = O_DIRECT, .fill = 0x77,
 	};
 	struct server_request request;
 	struct client client;
 
 	hold_request(_metadata, self, &transfer, &client, &request);
-	/* As if it were a READ */
-	request.in.opcode = FUSE_READ;
+	request.in.opcode = write ? FUSE_READ : FUSE_WRITE;
 	EXPECT_EQ(-EFAULT, request_transfer(&request,
 					    self->fs.data_fd[NODE_DATA], 0,
 					    4096));
-	EXPECT_EQ(1, transfer.memory[0]);
+	EXPECT_EQ(0x77, transfer.memory[0]);
+	EXPECT_EQ(0, self->fs.data[NODE_DATA][0]);
 	ASSERT_EQ(0, request_reply(&request, -EIO, NULL, 0));
 	EXPECT_EQ(-EIO, client_wait_served(&self->mount, &client));
 }
 
+TEST_F(zero_copy, the_pages_of_a_write_cannot_be_written)
+{
+	check_wrong_way(_metadata, self, true);
+}
+
 TEST_F(zero_copy, the_pages_of_a_read_cannot_be_read)
 {
-	struct transfer transfer = {
-		.size = 4096, .flags = O_DIRECT, .fill = 0x77,
-	};
-	struct server_request request;
-	struct client client;
-
-	hold_request(_metadata, self, &transfer, &client, &request);
-	request.in.opcode = FUSE_WRITE;
-	EXPECT_EQ(-EFAULT, request_transfer(&request,
-					    self->fs.data_fd[NODE_DATA], 0,
-					    4096));
-	EXPECT_EQ(0, self->fs.data[NODE_DATA][0]);
-	ASSERT_EQ(0, request_reply(&request, -EIO, NULL, 0));
-	EXPECT_EQ(-EIO, client_wait_served(&self->mount, &client));
+	check_wrong_way(_metadata, self, false);
 }
 
 TEST_F(zero_copy, after_the_reply_the_pages_are_out_of_reach)
@@ -355,8 +346,7 @@ static long map_short_page(void *arg)
 	return 0;
 }
 
-static void check_short_read(struct __test_metadata *_metadata,
-			     FIXTURE_DATA(zero_copy) * self, size_t reply_len)
+TEST_F(zero_copy, a_short_read_is_zeroed)
 {
 	struct transfer transfer = {
 		.path = mount_path(&self->mount, "data"),
@@ -375,13 +365,8 @@ static void check_short_read(struct __test_metadata *_metadata,
 	ASSERT_EQ(0, in.offset);
 	/* All of it, however large the readahead made it */
 	ASSERT_EQ(in.size, request_transfer(&request, fd, 0, in.size));
-	ASSERT_EQ(0, request_reply(&request, 0, NULL, reply_len));
+	ASSERT_EQ(0, request_reply(&request, 0, NULL, 100));
 	EXPECT_EQ(0, client_wait_served(&self->mount, &client));
-}
-
-TEST_F(zero_copy, a_short_read_is_zeroed)
-{
-	check_short_read(_metadata, self, 100);
 }
 
 TEST_F(zero_copy, a_read_of_nothing_is_zeroed)
@@ -631,20 +616,6 @@ static void check_direct(struct __test_metadata *_metadata,
 TEST_F_TIMEOUT(zero_copy, direct_io_works_from_unaligned_memory, SLOW_TEST_S)
 {
 	check_direct(_metadata, self, false);
-}
-
-/* Those that madvise() asks for */
-static bool kernel_has_huge_pages(void)
-{
-	char modes[64] = "";
-	FILE *file = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "re");
-
-	if (file) {
-		if (!fgets(modes, sizeof(modes), file))
-			modes[0] = '\0';
-		fclose(file);
-	}
-	return modes[0] && !strstr(modes, "[never]");
 }
 
 TEST_F_TIMEOUT(zero_copy, direct_io_works_from_huge_pages, SLOW_TEST_S)
