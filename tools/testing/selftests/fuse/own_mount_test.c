@@ -237,6 +237,8 @@ FIXTURE_VARIANT(entangled)
 
 ADD_VARIANT(entangled, entries, .depth = 1);
 ADD_VARIANT(entangled, bufpool, .depth = 1);
+ADD_VARIANT(entangled, bufring, .depth = 1, .nr_pools = 1,
+	    .pool = { { PAYLOAD, 1 } });
 
 /* In memory that all processes share */
 struct entangled {
