@@ -111,7 +111,7 @@ struct fuzzer {
 	/* requests that the server does not answer yet */
 	struct server_request held[64];
 	unsigned int nr_held;
-	__u64 last_commit_id;	/* of one that was executed at once */
+	__u64 last_commit_id;	/* of one that is over */
 	bool set_up;	/* every queue has what it is going to have */
 	bool over;	/* the server has ended what it served */
 	bool confused;	/* it has lost sight of a request */
@@ -638,6 +638,13 @@ static void commit_wrongly(struct fuzzer *fuzzer, struct server_request *request
 		wrongly_accepted(fuzzer, __LINE__);
 }
 
+static __u32 no_command(struct chance *chance)
+{
+	__u32 op = odd_number(chance);
+
+	return op > FUSE_IO_URING_CMD_ADD_BUFPOOL ? op : ~op;
+}
+
 /* Anything at all, on a ring that no entry is on */
 static void send_anything(struct fuzzer *fuzzer)
 {
@@ -657,7 +664,7 @@ static void send_anything(struct fuzzer *fuzzer)
 				       FUSE_IO_URING_CMD_ADD_BUFPOOL :
 				       FUSE_IO_URING_CMD_COMMIT_AND_FETCH);
 	if (once_in(chance, 3))
-		sqe->cmd_op = FUSE_IO_URING_CMD_ADD_BUFPOOL + odd_number(chance);
+		sqe->cmd_op = no_command(chance);
 	cmd = (void *)sqe->cmd;
 	memset(cmd, 0, 80);
 	cmd->flags = fuzzer->mode.flags | FUSE_URING_REGISTER_BUFRING;
@@ -807,8 +814,11 @@ static struct io_uring_sqe *last_sqe(struct io_uring *ring)
 	return &ring->sq.sqes[((ring->sq.sqe_tail - 1) & mask) << 1];
 }
 
-/* A COMMIT_AND_FETCH with what it must not look at, and how it may be run */
-static void prepare_odd_commit(struct fuzzer *fuzzer, struct server_request *request)
+/*
+ * A COMMIT_AND_FETCH with what it must not look at, and how it may be run; true
+ * if that is during the submit
+ */
+static bool prepare_odd_commit(struct fuzzer *fuzzer, struct server_request *request)
 {
 	struct server_queue *queue = request->queue;
 	struct chance *chance = &fuzzer->chance;
@@ -821,8 +831,6 @@ static void prepare_odd_commit(struct fuzzer *fuzzer, struct server_request *req
 	cmd = (void *)sqe->cmd;
 	if (once_in(chance, 4))
 		sqe->flags |= IOSQE_ASYNC;
-	else
-		fuzzer->last_commit_id = request->commit_id;
 	if (once_in(chance, 4)) {
 		cmd->flags = odd_number(chance);
 		sqe->addr = odd_number(chance);
@@ -831,12 +839,14 @@ static void prepare_odd_commit(struct fuzzer *fuzzer, struct server_request *req
 		bend(chance, &cmd->buf_size,
 		     sizeof(*cmd) - offsetof(struct fuse_uring_bufring_req, buf_size));
 	}
+	return !(sqe->flags & IOSQE_ASYNC);
 }
 
 /* Ends a request one way or another; false if it cannot */
 static bool answer(struct fuzzer *fuzzer, struct server_request *request)
 {
 	struct server_queue *queue = request->queue;
+	bool at_once;
 
 	if (queue->slots[request->slot].state != SLOT_REQUEST)
 		return false;
@@ -849,10 +859,13 @@ static bool answer(struct fuzzer *fuzzer, struct server_request *request)
 		bend_reply(fuzzer, request);
 	if (once_in(&fuzzer->chance, 3))
 		eventfd_write(fuzzer->scribble_fd, 1);
-	prepare_odd_commit(fuzzer, request);
+	at_once = prepare_odd_commit(fuzzer, request);
 	if (once_in(&fuzzer->chance, 8))
 		take_memory_away(fuzzer, queue);
 	queue_reap(queue, 0);
+	/* One that was refused, for its pool say, may be committed again. */
+	if (at_once && queue->slots[request->slot].state != SLOT_DEAD)
+		fuzzer->last_commit_id = request->commit_id;
 	return true;
 }
 
