@@ -336,6 +336,12 @@ for line in 'kmemleak: Kernel memory leak detector initialized (mem pool availab
 	echo "$line" >"$box/log"
 	expect "not a fault: $line" "$vm" --scan "$box/log"
 done
+echo 'WARNING fuse_dev_do_read' >"$box/known"
+echo 'WARNING: fs/fuse/dev.c:77 at fuse_dev_do_read+0x1/0x2, CPU#0: server/51' >"$box/log"
+expect "a warning that is known" "$vm" --known "$box/known" --scan "$box/log"
+echo 'WARNING: fs/fuse/dev.c:79 at fuse_dev_do_readahead+0x1/0x2, CPU#0: server/51' >>"$box/log"
+expect "a warning somewhere else" test 1 = \
+	"$("$vm" --known "$box/known" --scan "$box/log" | grep -c WARNING)"
 
 # The judge of test results.
 counts()

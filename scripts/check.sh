@@ -28,8 +28,7 @@ library under load in UML
 32-bit selftests in qemu
 selftests in UML, debug kernel
 selftests over fusermount3
-selftests installed, by kselftest's scripts
-selftests on unpatched $KVER"
+selftests installed, by kselftest's scripts"
 
 # wanted NAME: is it one of the checks asked for?
 wanted()

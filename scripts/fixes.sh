@@ -9,8 +9,11 @@
 #   Fault: TEXT		what goes wrong, in one line
 #   Harm: WORD		crash, corruption, leak, data loss, hang, WARN,
 #			wrong error or log flood
+#   Warns: FUNCTION	where the kernel does
 #   Releases: A-B	of Linux, or A-now
 #   Test: PROGRAM [-t TEST...]
+#   Also: PROGRAM -t TEST...[; PROGRAM -t TEST...]
+#			others that fail by it
 #   Kernel: KIND	the plainest that shows it: uml, uml-debug, qemu,
 #			qemu-debug or qemu-module
 #   Dangerous: yes|no	may the test take an unfixed kernel down?
@@ -24,8 +27,8 @@
 # -q leaves out kernels other than uml, and the last of these, to be quick.
 # NAME is that of a file or a patch. fixes.sh --check only looks whether files and
 # patches fit together and each patch applies to what it needs; fixes.sh --letter
-# prints the table for the cover letter, fixes.sh --tests "PROGRAM TEST" for each
-# test that shows a fault.
+# prints the table for the cover letter; fixes.sh --tests what vm.sh -x takes: which
+# tests show a fault, and where the kernel warns.
 #
 # The table is in build/reports/fixes/table, the logs are beside it.
 
@@ -33,7 +36,7 @@
 . "$(dirname "$0")/trial.sh" || exit 1
 
 faults=$WORKSHOP/known_faults
-keys="Patch Fault Harm Releases Test Kernel Dangerous Untested"
+keys="Patch Fault Harm Warns Releases Test Also Kernel Dangerous Untested"
 harms="crash|corruption|leak|data loss|hang|WARN|wrong error|log flood"
 short=72
 
@@ -174,6 +177,9 @@ check_fault()
 	[ -z "$(field Untested "$name")" ] || complain "$name: a Test, but Untested"
 	known_program "${test%% *}" || complain "$name: ${test%% *} is no test program"
 	known_kernel "$kernel" || complain "$name: an unknown Kernel: $kernel"
+	while read -r test _; do
+		known_program "$test" || complain "$name: ${test:-nothing} is no test program"
+	done < <(field Also "$name" | tr ';' '\n')
 	field Dangerous "$name" | grep -qxE 'yes|no' || complain "$name: Dangerous is yes or no"
 }
 
@@ -253,11 +259,14 @@ tests()
 	local name test program words
 
 	for name in $(names); do
-		read -r program words < <(field Test "$name") || continue
-		# Without -t it is the whole program, and nothing that vm.sh can tell apart.
-		for test in $words; do
-			[ "$test" = -t ] || echo "$program $test"
-		done
+		while read -r program words; do
+			# Without -t it is the whole program, and nothing that vm.sh can
+			# tell apart.
+			for test in $words; do
+				[ "$test" = -t ] || echo "$program $test"
+			done
+		done < <({ field Test "$name" && field Also "$name"; } | tr ';' '\n')
+		field Warns "$name" | sed 's/^/WARNING /'
 	done
 }
 

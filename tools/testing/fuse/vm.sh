@@ -37,7 +37,8 @@ usage()
 	  -m SIZE     memory of the guest (default 1G)
 	  -n CPUS     processors of the guest in qemu (default 2)
 	  -t SECONDS  time limit of the whole run (default 600)
-	  -x FILE     "PROGRAM TEST" lines: known to fail on this kernel
+	  -x FILE     "PROGRAM TEST" lines: known to fail on this kernel; or "WARNING
+	              FUNCTION": it is known to warn there
 	  -M DIR      with the modules of the kernel: FUSE_MODULES for the tests
 	  -i          qemu counts instructions: one is a nanosecond to the guest
 	  -s          an interactive shell instead of the tests
@@ -89,9 +90,15 @@ ours='uring|bufring|io_buffer|io_kernel_buffer|io_release_folios'
 
 scan()
 {
+	local expected
+
+	expected=$([ -z "$known" ] ||
+		sed -n 's/^WARNING \([A-Za-z0-9_]*\)$/WARNING: .* at \1[+.]/p' "$known" |
+		paste -s -d '|')
 	! grep -a -n -E "$complaints" "$1" |
-		awk -v others="$races_of_others" -v ours="$ours" '
+		awk -v others="$races_of_others" -v ours="$ours" -v expected="$expected" '
 			index($0, others) && $0 !~ ours { next }
+			expected != "" && $0 ~ expected { next }
 			{ print; bad = 1 }
 			END { exit !bad }'
 }
