@@ -24,7 +24,8 @@
 # kernel with nothing but the fix and the patches that its message has as "Needs:
 # SUBJECT". Where there are such, it has to fail with these alone, too.
 #
-# -q leaves out kernels other than uml, and the last of these, to be quick.
+# -q only looks at the released kernel in User Mode Linux, for which nothing has to
+# be built anew: that the tests pass on the whole series other checks have shown.
 # NAME is that of a file or a patch. fixes.sh --check only looks whether files and
 # patches fit together and each patch applies to what it needs; fixes.sh --letter
 # prints the table for the cover letter; fixes.sh --tests what vm.sh -x takes: which
@@ -278,8 +279,8 @@ jobs_of()
 
 	kind=$(field Kernel "$name") patch=$(field Patch "$name")
 	echo "$kind 1 stock stock $name"
-	echo "$kind 3 without:$patch without $name"
 	[ -z "$quick" ] || return 0
+	echo "$kind 3 without:$patch without $name"
 	[ -z "$(needs "$patch")" ] || echo "$kind 2 needs:$patch needs $name"
 	echo "$kind 2 alone:$patch alone $name"
 }
@@ -377,8 +378,7 @@ row()
 		[ ! -d "$out/$name/$column" ] || printf -v "$column" %s "$(word "$out/$name/$column")"
 	done
 	fails "$stock" || verdict=FAILED
-	fails "$without" || verdict=FAILED
-	[ "$alone" = passes ] || { [ -n "$quick" ] && [ "$alone" = - ]; } || verdict=FAILED
+	[ -n "$quick" ] || { fails "$without" && [ "$alone" = passes ]; } || verdict=FAILED
 	[ "$needs" = - ] || fails "$needs" || verdict=FAILED
 	echo $verdict >"$out/$name.verdict"
 	printf '%-8s %-34s %-9s %-9s %-9s %-9s %s\n' "$verdict" "$name" "$stock" "$without" \
