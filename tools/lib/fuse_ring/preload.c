@@ -26,15 +26,25 @@
 /* As many operations at once as libfuse's own loop runs */
 #define DEFAULT_WORKERS 10
 
-static void log_line(void *data, const char *line)
+static FILE *open_log(void)
 {
 	const char *path = getenv("FUSE_RING_LOG");
-	FILE *file = path ? fopen(path, "ae") : NULL;
 
-	(void)data;
-	fprintf(file ?: stderr, "fuse_ring: %s\n", line);
-	if (file)
-		fclose(file);
+	return path ? fopen(path, "ae") : NULL;
+}
+
+static void close_log(FILE *log)
+{
+	if (log)
+		fclose(log);
+}
+
+static void log_line(void *data, const char *line)
+{
+	FILE *log = data ?: stderr;
+
+	fprintf(log, "fuse_ring: %s\n", line);
+	fflush(log);
 }
 
 /* @name=@value as on a command line; a bad one is told and ignored. */
@@ -69,7 +79,7 @@ static void read_pools(struct fuse_ring_options *options)
 	free(list);
 }
 
-static struct fuse_ring_options options_of_environment(bool one_thread)
+static struct fuse_ring_options options_of_environment(bool one_thread, FILE *log)
 {
 	struct fuse_ring_options options = {
 		.size = sizeof(options),
@@ -78,6 +88,7 @@ static struct fuse_ring_options options_of_environment(bool one_thread)
 		.workers = one_thread ? 0 : DEFAULT_WORKERS,
 		.serialize = one_thread,
 		.log = log_line,
+		.log_data = log,
 	};
 
 	read_variable(&options, "FUSE_RING", "ring");
@@ -123,9 +134,13 @@ static int loop_over_rings(struct fuse_session *se, bool one_thread)
 		.single = libfuse_single,
 		.multi = libfuse_multi,
 	};
-	struct fuse_ring_options options = options_of_environment(one_thread);
+	/* Before the session needs descriptors: it may have to say that none is left. */
+	FILE *log = open_log();
+	struct fuse_ring_options options = options_of_environment(one_thread, log);
+	int result = session_loop(se, &options, &loops);
 
-	return session_loop(se, &options, &loops);
+	close_log(log);
+	return result;
 }
 
 /* Not static: the linker gives them the names below. */
@@ -167,7 +182,12 @@ __asm__(".symver multi_loop, fuse_session_loop_mt@@FUSE_3.12");
 /* Else the log would be empty, as if nothing had been preloaded. */
 __attribute__((constructor)) static void tell_of_libfuse_2(void)
 {
+	FILE *log;
+
 	if (getenv("FUSE_RING_LOG") &&
-	    dlopen("libfuse.so.2", RTLD_LAZY | RTLD_NOLOAD))
-		log_line(NULL, "off, the program uses libfuse 2");
+	    dlopen("libfuse.so.2", RTLD_LAZY | RTLD_NOLOAD)) {
+		log = open_log();
+		log_line(log, "off, the program uses libfuse 2");
+		close_log(log);
+	}
 }

@@ -201,7 +201,12 @@ no_locked_memory_at_all()
 # So few descriptors that there are none for io_uring
 no_descriptors_left()
 {
-	ulimit -n 7
+	local inherited
+
+	# Besides those, /dev/fuse, the log, a duplicate of /dev/fuse and one more
+	# shellcheck disable=SC2016	# that of the other shell
+	inherited=$(sh -c 'ls /proc/$$/fd' | wc -l)
+	ulimit -n $((inherited + 4))
 	mount_probe auto
 	ulimit -n 1024
 	says 'off, *: Too many open files'
