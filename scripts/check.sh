@@ -17,17 +17,11 @@ only=("$@")
 pending="
 every commit builds without a warning
 the tests and their kernels build
-slow selftests in UML
 selftests in qemu, 2 CPUs, debug kernel: one half
 selftests in qemu, 2 CPUs, debug kernel: the other half
 library on Debian 13 in UML
-library tests in UML
-preload library tests in UML
-library under load in UML
 32-bit selftests in qemu
-selftests in UML, debug kernel
-selftests over fusermount3
-selftests installed, by kselftest's scripts"
+selftests in UML, debug kernel"
 
 # wanted NAME: is it one of the checks asked for?
 wanted()
