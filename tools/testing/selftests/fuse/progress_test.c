@@ -17,7 +17,8 @@
 
 #define MIB (1024 * 1024)
 #define READ_SIZE 4096
-#define NR_CLIENTS 3
+#define NR_CLIENTS 5
+#define NR_ENTRIES 3
 
 /* What a client does with a file that it has open */
 enum step {
@@ -46,8 +47,8 @@ FIXTURE_VARIANT(progress)
 	struct queue_mode mode;
 };
 
-/* More entries than requests, but one buffer */
-ADD_POOL_VARIANTS(progress, .depth = 4, .nr_pools = 1, .pool = { { MIB, 1 } });
+/* More entries than buffers */
+ADD_POOL_VARIANTS(progress, .depth = NR_ENTRIES, .nr_pools = 1, .pool = { { MIB, 1 } });
 
 FIXTURE(progress_of_entries)
 {
@@ -145,15 +146,16 @@ static long take_step(void *arg)
 }
 
 /* A client that has its file open and waits for its turn */
-static int start_stepper(struct fuse_mount *mount, struct client *client,
-			 struct stepper *stepper, enum step step)
+static int start_stepper_on(struct fuse_mount *mount, struct client *client,
+			    struct stepper *stepper, enum step step,
+			    const char *file)
 {
 	__u64 deadline = now_ms() + WAIT_MS;
 	struct server_request request;
 	int err;
 
 	stepper->step = step;
-	strcpy(stepper->path, mount_path(mount, "data"));
+	strcpy(stepper->path, mount_path(mount, file));
 	err = client_start(client, first_usable_cpu(), take_step, stepper);
 	while (!err && !__atomic_load_n(&stepper->opened, __ATOMIC_SEQ_CST)) {
 		if (!ms_until(deadline))
@@ -165,6 +167,12 @@ static int start_stepper(struct fuse_mount *mount, struct client *client,
 			err = 0;
 	}
 	return err;
+}
+
+static int start_stepper(struct fuse_mount *mount, struct client *client,
+			 struct stepper *stepper, enum step step)
+{
+	return start_stepper_on(mount, client, stepper, step, "data");
 }
 
 static void let_go(struct stepper *stepper)
@@ -211,6 +219,58 @@ TEST_F(progress, a_request_without_a_payload_passes_those_that_need_a_buffer)
 	EXPECT_EQ(0, request_answer(&held));
 	EXPECT_EQ(READ_SIZE, client_wait_served(mount, &clients[0]));
 	EXPECT_EQ(READ_SIZE, client_wait_served(mount, &clients[1]));
+}
+
+/*
+ * When no entry is left the next READ waits for the buffer and an FSYNC for an
+ * entry. The READ is older, but of no use to the entry that is free first.
+ */
+TEST_F(progress, an_entry_that_is_free_again_takes_what_needs_no_buffer)
+{
+	struct server_request held, sync[NR_ENTRIES], request;
+	struct stepper *steppers = self->steppers;
+	struct client *clients = self->clients;
+	struct fuse_mount *mount = &self->mount;
+	const int read_waits = NR_ENTRIES, sync_waits = NR_ENTRIES + 1;
+	/* Of a file there is only one FSYNC at a time. */
+	static const struct {
+		enum step step;
+		const char *file;
+	} start[NR_CLIENTS] = {
+		{ STEP_READ, "data" }, { STEP_FSYNC, "data" },
+		{ STEP_FSYNC, "opted_in" }, { STEP_READ, "data" },
+		{ STEP_FSYNC, "broken" },
+	};
+	int n;
+
+	for (n = 0; n < NR_CLIENTS; n++)
+		ASSERT_EQ(0, start_stepper_on(mount, &clients[n], &steppers[n],
+					      start[n].step, start[n].file));
+	let_go(&steppers[0]);
+	ASSERT_EQ(0, mount_wait_for(mount, FUSE_READ, &held));
+	for (n = 1; n < NR_ENTRIES; n++) {
+		let_go(&steppers[n]);
+		ASSERT_EQ(0, mount_wait_for(mount, FUSE_FSYNC, &sync[n]));
+	}
+	ASSERT_EQ(0, let_wait(mount, &clients[read_waits],
+			      &steppers[read_waits], NR_ENTRIES + 1));
+	ASSERT_EQ(0, let_wait(mount, &clients[sync_waits],
+			      &steppers[sync_waits], NR_ENTRIES + 2));
+	ASSERT_EQ(0, mount_expect_silence(mount));
+
+	EXPECT_EQ(0, request_reply(&sync[1], 0, NULL, 0));
+	ASSERT_EQ(0, mount_wait_for(mount, FUSE_FSYNC, &request));
+	EXPECT_EQ(0, request_reply(&request, 0, NULL, 0));
+	EXPECT_EQ(0, client_wait_served(mount, &clients[sync_waits]));
+	EXPECT_EQ(0, client_wait_served(mount, &clients[1]));
+
+	for (n = 2; n < NR_ENTRIES; n++) {
+		EXPECT_EQ(0, request_reply(&sync[n], 0, NULL, 0));
+		EXPECT_EQ(0, client_wait_served(mount, &clients[n]));
+	}
+	EXPECT_EQ(0, request_answer(&held));
+	EXPECT_EQ(READ_SIZE, client_wait_served(mount, &clients[0]));
+	EXPECT_EQ(READ_SIZE, client_wait_served(mount, &clients[read_waits]));
 }
 
 /*
