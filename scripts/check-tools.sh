@@ -164,6 +164,21 @@ expect "of that person, on top of the parts before it" sh -c \
 	"grep -q '^From: A Person' '$repo'/build/series/tools/0001-fuse-two.patch &&
 	grep -q '^Signed-off-by: A Person <a@example.org>' '$repo'/build/series/tools/*.patch &&
 	test ! -e '$repo'/build/series/tools/0002*"
+was=$(git -C "$linux" rev-parse HEAD)
+echo later >>"$linux/fs/fuse/new.c"
+git -C "$linux" -c user.name=dev -c user.email=dev@localhost commit -q -a --amend --no-edit
+want_later=$(head_tree)
+export EDITED_LATER=fs/fuse/new.c
+expect "a part that edits a new file of another" refresh
+expect "leaves it as that part has it" test "$(cat "$repo/fs/fuse/new.c")" = new
+expect "and has the edit in its patch" grep -qx '+later' "$repo/patches/tools/fuse-two.patch"
+expect "tree takes both" sh -c "rm '$linux/.git/fuse-digest' '$linux/.git/fuse-commits'
+	git -C '$linux' reset -q --hard '$was' && FORCE=1 '$repo/scripts/tree.sh'"
+expect "as they were" test "$want_later" = "$(head_tree)"
+unset EDITED_LATER
+git -C "$linux" reset -q --hard "$was"
+refresh 2>/dev/null
+expect "and without that all is as it was" test "$(cat "$repo/fs/fuse/new.c")" = new
 refuse "a part nobody has" "one of fixes tools" env PART=nothing "$repo/scripts/series.sh"
 git -C "$linux" checkout -q --detach base
 sed -i 's/^50$/fifty/' "$linux/fs/fuse/dev.c"

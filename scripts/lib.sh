@@ -27,6 +27,11 @@ PARTS=${PARTS:-fixes other selftests tools}
 # as a whole, and what is added to them later needs no edit of the patch.
 WHOLE_DIRS="tools/testing/selftests/fuse/ tools/testing/fuse/ tools/lib/fuse_ring/ tools/fuse/"
 
+# New files that parts after their own edit. The repository has them as their own
+# part leaves them; what a later one does to them is in its patches, as with any
+# file of the kernel.
+EDITED_LATER=${EDITED_LATER-}
+
 # The identity of what the scripts commit to the kernel tree. Neutral on
 # purpose: who submits the series puts in their own name.
 IDENT_NAME="fuse bufring developers"

@@ -3,8 +3,9 @@
 #
 # refresh.sh: writes the commits base..HEAD of build/linux back to the
 # repository: patches/PART/subject.patch, patches/PART/series, and the new files,
-# which the repository keeps whole. A commit belongs to the part that has a patch
-# of its name; one with a new subject to the part of the commit before it.
+# which the repository keeps whole: as HEAD has them, or as the part that adds them
+# leaves them, for those in EDITED_LATER. A commit belongs to the part that has a
+# patch of its name; one with a new subject to the part of the commit before it.
 #
 # A new file may have been edited on both sides since 'make tree'. What only
 # one side changed wins; what both changed is refused before anything is
@@ -49,10 +50,60 @@ while read -r _ p; do
 		die "patches/$p was taken out since 'make tree': apply that first, or FORCE=1 to have it back"
 done < <(cat "$LINUX/.git/fuse-patches" 2>/dev/null)
 
+cut -d' ' -f2 "$LINUX/.git/fuse-patches" 2>/dev/null |
+	cat - "$new/was" >"$new/known"
+
+# part_of NAME PREVIOUS: the part that the patch of this name belongs to
+part_of()
+{
+	local part
+
+	for part in $PARTS; do
+		! grep -qxF "$part/$1" "$new/known" || { echo "$part"; return; }
+	done
+	echo "$2"
+}
+
+declare -A part_at last
+part=${PARTS%% *}
+for c in $commits; do
+	slug=$(kgit log -1 --format=%f "$c" | cut -c-60)
+	part=$(part_of "${slug%-}.patch" "$part")
+	part_at[$c]=$part
+	last[$part]=$c
+done
+
+# last_applied PART: its last commit when it was applied
+last_applied()
+{
+	local n
+
+	n=$(sed -n "/ $1\//=" "$LINUX/.git/fuse-patches" | tail -n 1)
+	kgit rev-list --reverse "base..$applied" | sed -n "${n:-\$}p" | grep . || echo "$applied"
+}
+
+# as_of COMMIT PATH LIST: the line of a new file in the list says what it was there
+as_of()
+{
+	local line
+
+	line=$(kgit diff-tree -r --no-renames --diff-filter=A base "$1" -- "$2")
+	awk -F '\t' -v p="$2" '$2 != p' "$3" >"$3.rest"
+	{ cat "$3.rest"; [ -z "$line" ] || echo "$line"; } >"$3"
+}
+
 # The new files, as HEAD and as the last 'make tree' had them.
 kgit diff-tree -r --no-renames --diff-filter=A base HEAD >"$new/now"
 cut -f2 "$new/now" >"$new/names"
 kgit diff-tree -r --no-renames --diff-filter=A base "$applied" >"$new/then"
+declare -A owner
+for path in $EDITED_LATER; do
+	c=$(kgit log --reverse --diff-filter=A --format=%H base..HEAD -- "$path" | sed -n 1p)
+	[ -n "$c" ] || continue
+	owner[$path]=${part_at[$c]}
+	as_of "${last[${owner[$path]}]}" "$path" "$new/now"
+	as_of "$(last_applied "${owner[$path]}")" "$path" "$new/then"
+done
 : >"$new/copy"
 while read -r path; do
 	now=$(awk -F '\t' -v p="$path" '$2 == p { split($1, w, " "); print w[2], w[4] }' "$new/now")
@@ -89,22 +140,8 @@ trailers()
 	done | sort -u
 }
 
-cut -d' ' -f2 "$LINUX/.git/fuse-patches" 2>/dev/null |
-	cat - "$new/was" >"$new/known"
-
-# part_of NAME PREVIOUS: the part that the patch of this name belongs to
-part_of()
-{
-	local part
-
-	for part in $PARTS; do
-		! grep -qxF "$part/$1" "$new/known" || { echo "$part"; return; }
-	done
-	echo "$2"
-}
-
 sed 's/^/:(exclude)/' "$new/names" >"$new/exclude"
-mapfile -t exclude <"$new/exclude"
+mapfile -t exclude <"$new/exclude"	# all, for the check at the end
 : >"$new/named"
 n=0
 written=
@@ -114,8 +151,12 @@ for c in $commits; do
 	# A directory belongs to the commit that first adds to it.
 	trailers "$c" | { grep -vxFf "$new/named" || :; } >"$new/trailers"
 	cat "$new/trailers" >>"$new/named"
+	for path in "${!owner[@]}"; do
+		[ "${owner[$path]}" = "${part_at[$c]}" ] || echo ":(exclude)$path"
+	done >"$new/edited"
+	mapfile -t kept < <(grep -vxFf "$new/edited" "$new/exclude")
 	kgit diff-tree -r -p --stat --summary --no-renames --no-commit-id --abbrev=12 \
-		"$c" -- . "${exclude[@]}" |
+		"$c" -- . "${kept[@]}" |
 		sed '/^index [0-9a-f]*\.\.[0-9a-f]* [0-7]*$/d' >"$new/diff"
 	if [ ! -s "$new/diff" ] && [ ! -s "$new/trailers" ]; then
 		say "folded into the new files: $(kgit log -1 --format=%s "$c")"
@@ -123,7 +164,7 @@ for c in $commits; do
 	fi
 	n=$((n + 1))
 	previous=$part
-	part=$(part_of "${slug%-}.patch" "$previous")
+	part=${part_at[$c]}
 	name=$part/${slug%-}.patch
 	mkdir -p "$new/$part"
 	[ ! -e "$new/$name" ] || die "two commits would be patches/$name: give one another subject"
