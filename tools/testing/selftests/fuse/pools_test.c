@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A buffer ring with payload pools of several sizes: which request gets a buffer
- * of which, and which buffer of a pool.
+ * of which.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -103,34 +103,6 @@ TEST_F(buffers, an_exhausted_pool_overflows_into_the_next_larger)
 		ASSERT_EQ(0, call_answer(&request[n]));
 		EXPECT_EQ(0, call_finish(&call[n]));
 	}
-}
-
-TEST_F(buffers, the_buffer_freed_last_is_used_first)
-{
-	struct server_request request[3], again[2];
-	struct call call[3], next[2];
-	unsigned int n, id[3];
-
-	ASSERT_EQ(0, serve(&self->mount, &variant->mode, &three_buffers));
-	for (n = 0; n < 3; n++) {
-		ASSERT_EQ(0, call_start(&call[n], &self->mount, self->cpu,
-					10 + n));
-		id[n] = call_arrives(&self->mount, &request[n], 10 + n);
-	}
-	ASSERT_EQ(0, call_answer(&request[1]));
-	ASSERT_EQ(0, call_answer(&request[0]));
-	for (n = 0; n < 2; n++) {
-		ASSERT_EQ(0, call_start(&next[n], &self->mount, self->cpu,
-					20 + n));
-		EXPECT_EQ(id[n], call_arrives(&self->mount, &again[n], 20 + n));
-	}
-	ASSERT_EQ(0, call_answer(&request[2]));
-	for (n = 0; n < 2; n++) {
-		ASSERT_EQ(0, call_answer(&again[n]));
-		EXPECT_EQ(0, call_finish(&next[n]));
-	}
-	for (n = 0; n < 3; n++)
-		EXPECT_EQ(0, call_finish(&call[n]));
 }
 
 TEST_F(buffers, a_small_request_takes_a_larger_buffer_that_comes_free)
