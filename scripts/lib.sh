@@ -20,8 +20,9 @@ WORKSHOP=$TOP/tools/testing/fuse
 
 # The parts of the series, in the order in which they are applied: directories
 # of patches/, each with its own 'series' file. PARTS="fixes" gives a kernel with
-# nothing else.
-PARTS=${PARTS:-fixes bufpool other selftests tools}
+# nothing else. bufpool has not run with two processors yet, and bufring not on 7.3:
+# PARTS="fixes bufpool other selftests tools" is how to try.
+PARTS=${PARTS:-fixes other selftests tools}
 
 # Directories that hold nothing but files of this project: a patch names them
 # as a whole, and what is added to them later needs no edit of the patch.
