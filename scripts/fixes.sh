@@ -24,8 +24,8 @@
 # kernel with nothing but the fix and the patches that its message has as "Needs:
 # SUBJECT". Where there are such, it has to fail with these alone, too.
 #
-# -q only looks at the released kernel in User Mode Linux, for which nothing has to
-# be built anew: that the tests pass on the whole series other checks have shown.
+# -q only looks at the released kernel in User Mode Linux, which is one kernel for
+# all of them: that the tests pass on the whole series make check shows anyway.
 # NAME is that of a file or a patch. fixes.sh --check only looks whether files and
 # patches fit together and each patch applies to what it needs; fixes.sh --letter
 # prints the table for the cover letter; fixes.sh --tests what vm.sh -x takes: which
