@@ -382,6 +382,8 @@ TEST_F(zero_copy, a_killed_client_waits_for_the_last_use)
 	ASSERT_EQ(0, queue_open_second(&second, request.queue, RING_FLAGS, 0));
 	ASSERT_EQ(0, queue_table_clone(&second, request.queue));
 	EXPECT_EQ(0, request_reply(&request, 0, NULL, PAGE));
+	/* One whose read returns is held up by its FLUSH when it is killed. */
+	EXPECT_TRUE(still_waits(&io));
 	client_kill(&client, SIGKILL);
 	EXPECT_FALSE(client_gone_in(&client, SILENCE_MS));
 	ASSERT_EQ(0, queue_table_remove(&second));
