@@ -640,6 +640,13 @@ count()
 	{ grep -lxE "$1" "$out"/*.status || :; } | wc -l
 }
 
+# Once more, where whoever sees only the end of it finds them
+{ grep -LxE '0|4' "$out"/*.status || :; } | while read -r file; do
+	file=${file%.status}.log
+	echo "failed: ${file#"$TOP"/}"
+	grep -hE 'FAILED: |: (error|ERROR)[: ]' "$file" | head -n 5 || :
+done
+
 failed=$(count '[1-35-9]|[0-9]{2,}')
 echo "$(count 0) passed, $failed failed, $(count 4) skipped" | tee "$out/summary"
 [ "$failed" = 0 ]
