@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * FUSE: Filesystem in Userspace
+ * Copyright (c) 2023-2024 DataDirect Networks.
  *
  * Pools of payload buffers for the queues of fuse over io_uring.
  *
@@ -72,7 +73,7 @@ static struct fuse_bufpool *fuse_bufpool_alloc(uintptr_t base_uaddr,
  * fuse_bufpool_free() - free a pool of payload buffers
  * @pool: the pool, which nobody uses, or %NULL
  *
- * Context: any but NMI
+ * Context: task or interrupt, without a spinlock
  */
 void fuse_bufpool_free(struct fuse_bufpool *pool)
 {
@@ -211,6 +212,8 @@ void fuse_bufpool_splice_waiting(struct fuse_ring_queue *queue,
  * fuse_bufpool_request_expired() - has a request waited for too long?
  * @fch: the channel, which knows how long that is
  * @queue: queue with or without a pool
+ *
+ * Return: true if the oldest that waits for a buffer has
  */
 bool fuse_bufpool_request_expired(struct fuse_chan *fch,
 				  struct fuse_ring_queue *queue)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0
  *
  * FUSE: Filesystem in Userspace
+ * Copyright (c) 2023-2024 DataDirect Networks.
  *
  * Pools of payload buffers for the queues of fuse over io_uring.
  */
@@ -19,8 +20,8 @@
  * @base_uaddr: where the memory begins in the server's address space
  * @buf_size: bytes of a buffer
  * @waiting: requests that found no free buffer, the oldest first. They are older
- *	     than all on the queue's fuse_req_queue. Interrupted ones just leave
- *	     the list.
+ *	     than all on the queue's fuse_req_queue. Those whose client is
+ *	     killed just leave the list.
  * @nr_bufs: number of buffers
  * @nr_free: number of free buffers
  * @free: stack of the ids of the free buffers: the one that was freed last, which
@@ -64,13 +65,6 @@ void fuse_bufpool_splice_waiting(struct fuse_ring_queue *queue,
 bool fuse_bufpool_request_expired(struct fuse_chan *fch,
 				  struct fuse_ring_queue *queue);
 
-/* Is it a pool in this fixed buffer of io_uring? */
-static inline bool fuse_bufpool_has_index(const struct fuse_bufpool *pool,
-					  unsigned int index)
-{
-	return pool && pool->registered && pool->registered_index == index;
-}
-
 /*
  * For a registered bufpool, every sqe that drives a payload import (REGISTER,
  * COMMIT_AND_FETCH) must carry the registered buffer index of the pool.
@@ -91,8 +85,8 @@ static inline bool fuse_bufpool_cmd_ok(const struct fuse_bufpool *pool,
  * fuse_bufpool_return_buf() - the buffer of an entry is free again
  * @ent: the entry, which need not have one
  *
- * A request may wait for the buffer: the caller has to look for one afterwards,
- * see fuse_bufpool_can_serve().
+ * A request may wait for the buffer: the caller has to look for one before it
+ * drops the lock, see fuse_uring_match_and_unlock().
  */
 static inline void fuse_bufpool_return_buf(struct fuse_ring_ent *ent)
 {
