@@ -20,9 +20,8 @@ WORKSHOP=$TOP/tools/testing/fuse
 
 # The parts of the series, in the order in which they are applied: directories
 # of patches/, each with its own 'series' file. PARTS="fixes" gives a kernel with
-# nothing else. bufpool has not run with two processors yet, and bufring not on 7.3:
-# PARTS="fixes bufpool other selftests tools" is how to try.
-PARTS=${PARTS:-fixes other selftests tools}
+# nothing else.
+PARTS=${PARTS:-fixes bufpool bufring other selftests tools}
 
 # Directories that hold nothing but files of this project: a patch names them
 # as a whole, and what is added to them later needs no edit of the patch.
@@ -31,7 +30,7 @@ WHOLE_DIRS="tools/testing/selftests/fuse/ tools/testing/fuse/ tools/lib/fuse_rin
 # New files that parts after their own edit. The repository has them as their own
 # part leaves them; what a later one does to them is in its patches, as with any
 # file of the kernel.
-EDITED_LATER=${EDITED_LATER-}
+EDITED_LATER=${EDITED_LATER-"fs/fuse/dev_uring_bufpool.c fs/fuse/dev_uring_bufpool.h fs/fuse/dev_uring_zero_copy.c fs/fuse/dev_uring_zero_copy.h"}
 
 # The identity of what the scripts commit to the kernel tree. Neutral on
 # purpose: who submits the series puts in their own name.

@@ -3,7 +3,7 @@
  * FUSE: Filesystem in Userspace
  *
  * Memory that a server shares with the kernel for its io-uring queues: used
- * in place, or pinned and mapped for as long as the queue lives.
+ * in place, or pinned and mapped until the connection has ended.
  */
 
 #include "dev_uring_mem.h"
@@ -85,7 +85,7 @@ static int fuse_uring_mem_pin_pages(struct fuse_uring_mem *mem)
 
 err_unpin:
 	unpin_user_pages(mem->pages, done);
-	/* the mappings that cannot be pinned have errors of many kinds */
+	/* The error of pin_user_pages_fast() depends on the mapping. */
 	return n == -ENOMEM || n == -EINTR ? n : -EFAULT;
 }
 
@@ -131,18 +131,19 @@ err_unaccount:
 }
 
 /**
- * fuse_uring_mem_init - set up a region of the current task's memory
+ * fuse_uring_mem_init() - set up a region of the current task's memory
  * @mem: the region, all zero
  * @uaddr: where it starts, at a page boundary if it is to be pinned
  * @size: bytes that will be used, not zero
  * @pinned: pin it and map it, or use it in place
  *
- * Context: the server's task; may sleep as long as page faults take, unless a
- *	    fatal signal arrives
+ * Context: the server's task. Sleeps for as long as page faults take, or until
+ *	    a fatal signal arrives.
  *
  * Return: 0; -EFAULT for memory that is not the task's or, if it is to be
  *	   pinned, not mapped or not writable; -ENOMEM if RLIMIT_MEMLOCK or the
- *	   memory is exhausted. Nothing needs to be released after an error.
+ *	   memory is exhausted; -EINTR for a fatal signal while it is pinned.
+ *	   Nothing needs to be released after an error.
  */
 int fuse_uring_mem_init(struct fuse_uring_mem *mem, void __user *uaddr,
 			size_t size, bool pinned)
@@ -158,7 +159,7 @@ int fuse_uring_mem_init(struct fuse_uring_mem *mem, void __user *uaddr,
 }
 
 /**
- * fuse_uring_mem_release - unmap and unpin a region
+ * fuse_uring_mem_release() - unmap and unpin a region
  * @mem: the region; nobody may be copying to or from it, or start to
  *
  * Does nothing for a region in place, or one that was released or never set
@@ -174,7 +175,7 @@ void fuse_uring_mem_release(struct fuse_uring_mem *mem)
 	vunmap(mem->kaddr);
 	mem->kaddr = NULL;
 
-	/* the kernel wrote through its mapping, which no dirty bit shows */
+	/* The kernel's own mapping has set no dirty bit of the pages. */
 	unpin_user_pages_dirty_lock(mem->pages, mem->nr_pages, true);
 	kvfree(mem->pages);
 	mem->pages = NULL;

@@ -44,7 +44,7 @@ int fuse_uring_mem_init(struct fuse_uring_mem *mem, void __user *uaddr,
 void fuse_uring_mem_release(struct fuse_uring_mem *mem);
 
 /**
- * fuse_uring_mem_iter - point an iterator at a part of a region
+ * fuse_uring_mem_iter() - point an iterator at a part of a region
  * @mem: the region
  * @offset: where in the region
  * @size: how much, the region has that much at @offset

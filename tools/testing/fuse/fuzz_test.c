@@ -676,8 +676,7 @@ static void send_anything(struct fuzzer *fuzzer)
 	cmd->commit_id |= 1;
 	/* But for this one, which is as it should be on another ring. */
 	if (fuzzer->nr_held && once_in(chance, 2) &&
-	    (fuzzer->mode.flags & FUSE_URING_REGISTER_ZERO_COPY ||
-	     (fuzzer->mode.bufpool && fuzzer->held[0].zero_copy))) {
+	    fuzzer->held[0].zero_copy) {
 		sqe->cmd_op = FUSE_IO_URING_CMD_COMMIT_AND_FETCH;
 		cmd->qid = fuzzer->held[0].queue->qid;
 		cmd->commit_id = fuzzer->held[0].commit_id;

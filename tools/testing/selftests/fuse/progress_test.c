@@ -47,8 +47,16 @@ FIXTURE_VARIANT(progress)
 	struct queue_mode mode;
 };
 
-/* More entries than buffers */
-ADD_POOL_VARIANTS(progress, .depth = NR_ENTRIES, .nr_pools = 1, .pool = { { MIB, 1 } });
+/* More entries than buffers, which a READ needs */
+#define ADD_PROGRESS_VARIANT(name)					\
+	ADD_VARIANT(progress, name, .depth = NR_ENTRIES,		\
+		    .nr_pools = 1, .pool = { { MIB, 1 } })
+ADD_PROGRESS_VARIANT(bufpool);
+ADD_PROGRESS_VARIANT(bufpool_registered);
+ADD_PROGRESS_VARIANT(bufpool_zero_copy);
+ADD_PROGRESS_VARIANT(bufring);
+ADD_PROGRESS_VARIANT(pinned);
+ADD_PROGRESS_VARIANT(zero_copy_opt_in);
 
 FIXTURE(progress_of_entries)
 {

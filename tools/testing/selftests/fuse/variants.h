@@ -31,6 +31,9 @@
 #define MODE_pinned		.flags = PINNED_FLAGS
 /* And the pages of all files become fixed buffers */
 #define MODE_zero_copy		.flags = ZERO_COPY_FLAGS
+/* Or those of files that opt in */
+#define MODE_zero_copy_opt_in	.flags = ZERO_COPY_FLAGS | \
+					 FUSE_URING_REGISTER_ZERO_COPY_OPT_IN
 
 #define ADD_VARIANT(fixture, name, ...)					\
 FIXTURE_VARIANT_ADD(fixture, name)					\
