@@ -169,8 +169,8 @@ echo later >>"$linux/fs/fuse/new.c"
 git -C "$linux" -c user.name=dev -c user.email=dev@localhost commit -q -a --amend --no-edit
 want_later=$(head_tree)
 export EDITED_LATER=fs/fuse/new.c
-expect "a part that edits a new file of another" refresh
-expect "leaves it as that part has it" test "$(cat "$repo/fs/fuse/new.c")" = new
+expect "a commit that edits a new file of another" refresh
+expect "leaves it as that commit has it" test "$(cat "$repo/fs/fuse/new.c")" = new
 expect "and has the edit in its patch" grep -qx '+later' "$repo/patches/tools/fuse-two.patch"
 expect "tree takes both" sh -c "rm '$linux/.git/fuse-digest' '$linux/.git/fuse-commits'
 	git -C '$linux' reset -q --hard '$was' && FORCE=1 '$repo/scripts/tree.sh'"

@@ -27,10 +27,12 @@ PARTS=${PARTS:-fixes bufpool bufring other selftests tools}
 # as a whole, and what is added to them later needs no edit of the patch.
 WHOLE_DIRS="tools/testing/selftests/fuse/ tools/testing/fuse/ tools/lib/fuse_ring/ tools/fuse/"
 
-# New files that parts after their own edit. The repository has them as their own
-# part leaves them; what a later one does to them is in its patches, as with any
-# file of the kernel.
-EDITED_LATER=${EDITED_LATER-"fs/fuse/dev_uring_bufpool.c fs/fuse/dev_uring_bufpool.h fs/fuse/dev_uring_zero_copy.c fs/fuse/dev_uring_zero_copy.h"}
+# New files that commits after their own edit. The repository has them as the commit
+# that adds them leaves them, so that each commit builds; what a later one does to
+# them is in its patch, as with any file of the kernel.
+EDITED_LATER=${EDITED_LATER-"fs/fuse/dev_uring_bufpool.c fs/fuse/dev_uring_bufpool.h
+	fs/fuse/dev_uring_bufring.c fs/fuse/dev_uring_bufring.h
+	fs/fuse/dev_uring_zero_copy.c fs/fuse/dev_uring_zero_copy.h"}
 
 # The identity of what the scripts commit to the kernel tree. Neutral on
 # purpose: who submits the series puts in their own name.

@@ -3,7 +3,7 @@
 #
 # refresh.sh: writes the commits base..HEAD of build/linux back to the
 # repository: patches/PART/subject.patch, patches/PART/series, and the new files,
-# which the repository keeps whole: as HEAD has them, or as the part that adds them
+# which the repository keeps whole: as HEAD has them, or as the commit that adds them
 # leaves them, for those in EDITED_LATER. A commit belongs to the part that has a
 # patch of its name; one with a new subject to the part of the commit before it.
 #
@@ -64,22 +64,18 @@ part_of()
 	echo "$2"
 }
 
-declare -A part_at last
+declare -A part_at
 part=${PARTS%% *}
 for c in $commits; do
 	slug=$(kgit log -1 --format=%f "$c" | cut -c-60)
 	part=$(part_of "${slug%-}.patch" "$part")
 	part_at[$c]=$part
-	last[$part]=$c
 done
 
-# last_applied PART: its last commit when it was applied
-last_applied()
+# added_by PATH COMMIT: the commit up to this one that adds it
+added_by()
 {
-	local n
-
-	n=$(sed -n "/ $1\//=" "$LINUX/.git/fuse-patches" | tail -n 1)
-	kgit rev-list --reverse "base..$applied" | sed -n "${n:-\$}p" | grep . || echo "$applied"
+	kgit log --reverse --diff-filter=A --format=%H "base..$2" -- "$1" | sed -n 1p
 }
 
 # as_of COMMIT PATH LIST: the line of a new file in the list says what it was there
@@ -98,11 +94,11 @@ cut -f2 "$new/now" >"$new/names"
 kgit diff-tree -r --no-renames --diff-filter=A base "$applied" >"$new/then"
 declare -A owner
 for path in $EDITED_LATER; do
-	c=$(kgit log --reverse --diff-filter=A --format=%H base..HEAD -- "$path" | sed -n 1p)
-	[ -n "$c" ] || continue
-	owner[$path]=${part_at[$c]}
-	as_of "${last[${owner[$path]}]}" "$path" "$new/now"
-	as_of "$(last_applied "${owner[$path]}")" "$path" "$new/then"
+	owner[$path]=$(added_by "$path" HEAD)
+	[ -n "${owner[$path]}" ] || continue
+	as_of "${owner[$path]}" "$path" "$new/now"
+	c=$(added_by "$path" "$applied")
+	as_of "${c:-$applied}" "$path" "$new/then"
 done
 : >"$new/copy"
 while read -r path; do
@@ -152,7 +148,7 @@ for c in $commits; do
 	trailers "$c" | { grep -vxFf "$new/named" || :; } >"$new/trailers"
 	cat "$new/trailers" >>"$new/named"
 	for path in "${!owner[@]}"; do
-		[ "${owner[$path]}" = "${part_at[$c]}" ] || echo ":(exclude)$path"
+		[ "${owner[$path]}" = "$c" ] || echo ":(exclude)$path"
 	done >"$new/edited"
 	mapfile -t kept < <(grep -vxFf "$new/edited" "$new/exclude")
 	kgit diff-tree -r -p --stat --summary --no-renames --no-commit-id --abbrev=12 \

@@ -14,26 +14,33 @@
 #include "dev_uring_mem.h"
 
 #include <linux/bitmap.h>
-#include <linux/cacheinfo.h>
-#include <linux/capability.h>
 #include <linux/compat.h>
 #include <linux/err.h>
+#include <linux/fuse_bufring.h>
 #include <linux/io_uring/cmd.h>
-#include <linux/mm.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
-#define FUSE_BUFRING_PINNED	(FUSE_URING_REGISTER_PINNED_HEADERS | \
-				 FUSE_URING_REGISTER_PINNED_BUFFERS)
-#define FUSE_BUFRING_FLAGS	(FUSE_URING_REGISTER_BUFRING | \
-				 FUSE_BUFRING_PINNED | \
-				 FUSE_URING_REGISTER_ZERO_COPY | \
-				 FUSE_URING_REGISTER_ZERO_COPY_OPT_IN)
+#define FUSE_BUFRING_FLAGS	FUSE_URING_REGISTER_BUFRING
 
 /* The header slots come first, then each pool. */
 #define FUSE_BUFRING_IOV_MAX	(1 + FUSE_URING_MAX_POOLS)
 
 static_assert(FUSE_URING_MAX_POOLS == FUSE_BUFPOOL_MAX);
+
+/**
+ * struct fuse_bufring_config - what a REGISTER asks for
+ * @flags: its flags
+ * @max_queue_depth: number of header slots
+ * @nr_pools: number of payload pools
+ * @buf_size: bytes of a buffer of each pool, 0 for those not used
+ */
+struct fuse_bufring_config {
+	u64 flags;
+	unsigned int max_queue_depth;
+	unsigned int nr_pools;
+	u32 buf_size[FUSE_URING_MAX_POOLS];
+};
 
 /**
  * struct fuse_bufring - what a queue has besides its pools
@@ -49,24 +56,7 @@ struct fuse_bufring {
 
 static int fuse_bufring_check_flags(u64 flags)
 {
-	bool zero_copy = flags & FUSE_URING_REGISTER_ZERO_COPY;
-
-	if (flags & ~FUSE_BUFRING_FLAGS)
-		return -EINVAL;
-	if (zero_copy && (flags & FUSE_BUFRING_PINNED) != FUSE_BUFRING_PINNED)
-		return -EINVAL;
-	if ((flags & FUSE_URING_REGISTER_ZERO_COPY_OPT_IN) && !zero_copy)
-		return -EINVAL;
-
-	/* The server can read and change memory of its clients at any time. */
-	if (zero_copy && !capable(CAP_SYS_ADMIN))
-		return -EPERM;
-
-	/* What the kernel writes by its mapping the server would not see. */
-	if ((flags & FUSE_BUFRING_PINNED) && cpu_dcache_is_aliasing())
-		return -EOPNOTSUPP;
-
-	return 0;
+	return flags & ~FUSE_BUFRING_FLAGS ? -EINVAL : 0;
 }
 
 static int fuse_bufring_check_sizes(const struct fuse_bufring_config *config,
@@ -86,17 +76,11 @@ static int fuse_bufring_check_sizes(const struct fuse_bufring_config *config,
 	return config->buf_size[config->nr_pools - 1] < max_payload ? -EINVAL : 0;
 }
 
-/**
- * fuse_bufring_parse() - read and check a REGISTER
- * @cmd: the command
- * @ring: the ring of its connection
- * @config: gets what the queue shall be like
- * @slot: gets the header slot that the entry shall have
- *
- * Return: 0, -EINVAL, or another error for what the server may not have
- */
-int fuse_bufring_parse(struct io_uring_cmd *cmd, const struct fuse_ring *ring,
-		       struct fuse_bufring_config *config, unsigned int *slot)
+/* Read and check a REGISTER */
+static int fuse_bufring_parse(struct io_uring_cmd *cmd,
+			      const struct fuse_ring *ring,
+			      struct fuse_bufring_config *config,
+			      unsigned int *slot)
 {
 	const struct fuse_uring_bufring_req *req =
 		io_uring_sqe128_cmd(cmd->sqe, struct fuse_uring_bufring_req);
@@ -158,9 +142,6 @@ static int fuse_bufring_check_regions(const struct fuse_bufring_config *config,
 	if (iov[0].iov_len / sizeof(struct fuse_uring_req_header) <
 	    config->max_queue_depth)
 		return -EINVAL;
-	if ((config->flags & FUSE_URING_REGISTER_PINNED_HEADERS) &&
-	    !PAGE_ALIGNED(iov[0].iov_base))
-		return -EINVAL;
 
 	for (i = 0; i < config->nr_pools; i++) {
 		size_t nr = iov[1 + i].iov_len / config->buf_size[i];
@@ -169,10 +150,6 @@ static int fuse_bufring_check_regions(const struct fuse_bufring_config *config,
 		if (!nr || nr > FUSE_URING_BUF_NONE - nr_total)
 			return -EINVAL;
 		nr_total += nr;
-
-		if ((config->flags & FUSE_URING_REGISTER_PINNED_BUFFERS) &&
-		    !PAGE_ALIGNED(iov[1 + i].iov_base))
-			return -EINVAL;
 	}
 	return 0;
 }
@@ -194,8 +171,7 @@ fuse_bufring_create(const struct fuse_bufring_config *config,
 		err = fuse_uring_mem_init(&br->headers, headers,
 					  config->max_queue_depth *
 					  sizeof(struct fuse_uring_req_header),
-					  config->flags &
-					  FUSE_URING_REGISTER_PINNED_HEADERS);
+					  false);
 	if (err) {
 		fuse_bufring_free(br);
 		return ERR_PTR(err);
@@ -204,27 +180,8 @@ fuse_bufring_create(const struct fuse_bufring_config *config,
 }
 
 /**
- * fuse_bufring_release_memory() - unpin what is pinned for a queue
- * @queue: a queue of any kind, which has no entry left that could copy and gets
- *	   none any more
- *
- * It may be called again.
- *
- * Context: process context, may sleep
- */
-void fuse_bufring_release_memory(struct fuse_ring_queue *queue)
-{
-	unsigned int i;
-
-	if (queue->bufring)
-		fuse_uring_mem_release(&queue->bufring->headers);
-	for (i = 0; i < queue->nr_bufpools; i++)
-		fuse_uring_mem_release(&queue->bufpools[i]->mem);
-}
-
-/**
  * fuse_bufring_free() - free the buffer ring of a queue
- * @br: the buffer ring, whose memory is released, or %NULL
+ * @br: the buffer ring, which nobody uses, or %NULL
  *
  * The pools are the queue's.
  */
@@ -237,24 +194,15 @@ void fuse_bufring_free(struct fuse_bufring *br)
 	kfree(br);
 }
 
-/**
- * fuse_bufring_add() - give a new queue its memory
- * @queue: the queue, which nobody else knows yet
- * @config: what it shall be like, as fuse_bufring_parse() gave it
- * @sqe: the REGISTER, which has the iovecs
- * @issue_flags: those of its command
- *
- * Context: the server's task, may sleep
- *
- * Return: 0; -EINVAL for memory that does not go with @config, or an error of
- *	   fuse_uring_mem_init(). After an error the queue may have a part of it,
- *	   which is to be released and freed.
+/*
+ * Give a new queue its memory. After an error it may have a part of it, and is to
+ * be freed.
  */
-int fuse_bufring_add(struct fuse_ring_queue *queue,
-		     const struct fuse_bufring_config *config,
-		     const struct io_uring_sqe *sqe, unsigned int issue_flags)
+static int fuse_bufring_add(struct fuse_ring_queue *queue,
+			    const struct fuse_bufring_config *config,
+			    const struct io_uring_sqe *sqe,
+			    unsigned int issue_flags)
 {
-	bool pinned = config->flags & FUSE_URING_REGISTER_PINNED_BUFFERS;
 	struct iovec iov[FUSE_BUFRING_IOV_MAX];
 	unsigned int i, first_id = 0;
 	struct fuse_bufring *br;
@@ -279,27 +227,20 @@ int fuse_bufring_add(struct fuse_ring_queue *queue,
 
 		pool = fuse_bufpool_create_shared(&iov[1 + i],
 						  config->buf_size[i],
-						  first_id, pinned);
+						  first_id);
 		if (IS_ERR(pool))
 			return PTR_ERR(pool);
 		first_id += pool->nr_bufs;
 		queue->bufpools[queue->nr_bufpools++] = pool;
 	}
 	queue->payload_mode = FUSE_PAYLOAD_BUFPOOL;
-	queue->zero_copy = config->flags & FUSE_URING_REGISTER_ZERO_COPY;
-	queue->zero_copy_all = queue->zero_copy &&
-		!(config->flags & FUSE_URING_REGISTER_ZERO_COPY_OPT_IN);
 
 	return 0;
 }
 
-/**
- * fuse_bufring_matches() - was the queue created with the same parameters?
- * @br: the buffer ring, %NULL for a queue that has none
- * @config: what a later REGISTER says
- */
-bool fuse_bufring_matches(const struct fuse_bufring *br,
-			  const struct fuse_bufring_config *config)
+/* Was the queue created with the same parameters, and by this door? */
+static bool fuse_bufring_matches(const struct fuse_bufring *br,
+				 const struct fuse_bufring_config *config)
 {
 	return br && br->config.flags == config->flags &&
 	       br->config.max_queue_depth == config->max_queue_depth &&
@@ -325,9 +266,6 @@ int fuse_bufring_claim_slot(struct fuse_ring_ent *ent, unsigned int slot)
 	ent->slot = slot;
 	ent->headers = (struct fuse_uring_req_header __user *)
 		       br->headers.uaddr + slot;
-	if (br->headers.pinned)
-		ent->mapped_headers =
-			(struct fuse_uring_req_header *)br->headers.kaddr + slot;
 	return 0;
 }
 
@@ -338,4 +276,61 @@ int fuse_bufring_claim_slot(struct fuse_ring_ent *ent, unsigned int slot)
 void fuse_bufring_return_slot(struct fuse_ring_ent *ent)
 {
 	clear_bit_unlock(ent->slot, ent->queue->bufring->slots);
+}
+
+static struct fuse_ring_queue *
+fuse_bufring_get_queue(struct fuse_ring *ring, unsigned int qid,
+		       const struct fuse_bufring_config *config,
+		       struct io_uring_cmd *cmd, unsigned int issue_flags)
+{
+	struct fuse_ring_queue *queue = fuse_uring_find_queue(ring, qid);
+	int err;
+
+	if (!queue) {
+		queue = fuse_uring_alloc_queue(ring, qid, false);
+		if (IS_ERR(queue))
+			return queue;
+		err = fuse_bufring_add(queue, config, cmd->sqe, issue_flags);
+		if (err) {
+			fuse_uring_free_queue(queue);
+			return ERR_PTR(err);
+		}
+		err = fuse_uring_publish_queue(queue);
+		if (err)
+			queue = fuse_uring_find_queue(ring, qid);
+	}
+
+	return fuse_bufring_matches(queue->bufring, config) ? queue :
+							      ERR_PTR(-EINVAL);
+}
+
+/**
+ * fuse_bufring_register() - let a buffer ring have one entry more
+ * @cmd: the REGISTER. The first one of a queue creates it.
+ * @ring: the ring of its connection
+ * @qid: number of the queue, which is one of the ring's
+ * @issue_flags: those of @cmd
+ *
+ * Context: the server's task, may sleep
+ *
+ * Return: 0; -EINVAL for parameters that make no sense, or are not the queue's;
+ *	   -EBUSY if the slot is taken; or -EFAULT, -ENOMEM, -ECONNABORTED
+ */
+int fuse_bufring_register(struct io_uring_cmd *cmd, struct fuse_ring *ring,
+			  unsigned int qid, unsigned int issue_flags)
+{
+	struct fuse_uring_registration reg = {};
+	struct fuse_bufring_config config;
+	struct fuse_ring_queue *queue;
+	int err;
+
+	err = fuse_bufring_parse(cmd, ring, &config, &reg.slot);
+	if (err)
+		return err;
+
+	queue = fuse_bufring_get_queue(ring, qid, &config, cmd, issue_flags);
+	if (IS_ERR(queue))
+		return PTR_ERR(queue);
+
+	return fuse_uring_attach_ent(queue, cmd, &reg, issue_flags);
 }

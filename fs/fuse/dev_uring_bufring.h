@@ -10,34 +10,11 @@
 
 #include "dev_uring_i.h"
 
-#include <linux/fuse_bufring.h>
-
 struct io_uring_cmd;
-struct io_uring_sqe;
 
-/**
- * struct fuse_bufring_config - what a REGISTER asks for
- * @flags: its flags
- * @max_queue_depth: number of header slots
- * @nr_pools: number of payload pools
- * @buf_size: bytes of a buffer of each pool, 0 for those not used
- */
-struct fuse_bufring_config {
-	u64 flags;
-	unsigned int max_queue_depth;
-	unsigned int nr_pools;
-	u32 buf_size[FUSE_URING_MAX_POOLS];
-};
-
-int fuse_bufring_parse(struct io_uring_cmd *cmd, const struct fuse_ring *ring,
-		       struct fuse_bufring_config *config, unsigned int *slot);
-int fuse_bufring_add(struct fuse_ring_queue *queue,
-		     const struct fuse_bufring_config *config,
-		     const struct io_uring_sqe *sqe, unsigned int issue_flags);
-void fuse_bufring_release_memory(struct fuse_ring_queue *queue);
+int fuse_bufring_register(struct io_uring_cmd *cmd, struct fuse_ring *ring,
+			  unsigned int qid, unsigned int issue_flags);
 void fuse_bufring_free(struct fuse_bufring *br);
-bool fuse_bufring_matches(const struct fuse_bufring *br,
-			  const struct fuse_bufring_config *config);
 
 int fuse_bufring_claim_slot(struct fuse_ring_ent *ent, unsigned int slot);
 void fuse_bufring_return_slot(struct fuse_ring_ent *ent);

@@ -39,41 +39,23 @@ struct fuse_zero_copy {
 	struct bio_vec bvs[];
 };
 
-/*
- * Zero-copy needs memory that a folio reference keeps alive. Pinned pages and
- * the page cache are, but a kernel user of direct I/O, such as the loop device,
- * may pass slab or other memory that is not freed through the reference count.
- */
-static bool fuse_zero_copy_has_refs(const struct fuse_args *args)
-{
-	const struct fuse_args_pages *ap =
-		container_of(args, typeof(*ap), args);
-	unsigned int i;
-
-	if (!args->user_pages || args->is_pinned)
-		return true;
-
-	for (i = 0; i < ap->num_folios; i++) {
-		struct folio *folio = ap->folios[i];
-
-		if (folio_test_slab(folio) || !folio_ref_count(folio))
-			return false;
-	}
-
-	return true;
-}
-
 /**
  * fuse_zero_copy_wanted() - is this a request to be zero-copied?
- * @args: the request, for a queue that has zero-copy
+ * @queue: the queue that it is for
+ * @req: the request
  */
-bool fuse_zero_copy_wanted(const struct fuse_args *args)
+bool fuse_zero_copy_wanted(struct fuse_ring_queue *queue,
+			   struct fuse_req *req)
 {
+	struct fuse_args *args = req->args;
+
+	if (!queue->zero_copy || !args->zero_copy)
+		return false;
+
 	if (args->opcode != FUSE_READ && args->opcode != FUSE_WRITE)
 		return false;
 
-	return args->zero_copy && (args->in_pages || args->out_pages) &&
-	       fuse_zero_copy_has_refs(args);
+	return args->in_pages || args->out_pages;
 }
 
 /**
@@ -368,4 +350,33 @@ int fuse_zero_copy_check_slot(struct io_uring_cmd *cmd,
 	}
 
 	return taken ? -EBUSY : 0;
+}
+
+/**
+ * fuse_zero_copy_check_folio_refs() - copy a request whose memory may go away
+ * @req: the request
+ *
+ * Zero-copy needs memory that a folio reference keeps alive. Pinned pages and
+ * the page cache are, but a kernel user of direct I/O, such as the loop device,
+ * may pass slab or other memory that is not freed through the reference count.
+ * Have the data of such a request copied.
+ */
+void fuse_zero_copy_check_folio_refs(struct fuse_req *req)
+{
+	struct fuse_args *args = req->args;
+	struct fuse_args_pages *ap;
+	unsigned int i;
+
+	if (!args->zero_copy || !args->user_pages || args->is_pinned)
+		return;
+
+	ap = container_of(args, typeof(*ap), args);
+	for (i = 0; i < ap->num_folios; i++) {
+		struct folio *folio = ap->folios[i];
+
+		if (folio_test_slab(folio) || !folio_ref_count(folio)) {
+			args->zero_copy = false;
+			return;
+		}
+	}
 }

@@ -12,7 +12,9 @@
 
 struct io_uring_cmd;
 
-bool fuse_zero_copy_wanted(const struct fuse_args *args);
+bool fuse_zero_copy_wanted(struct fuse_ring_queue *queue,
+			   struct fuse_req *req);
+void fuse_zero_copy_check_folio_refs(struct fuse_req *req);
 int fuse_zero_copy_check_slot(struct io_uring_cmd *cmd,
 			      const struct fuse_ring *ring, unsigned int index,
 			      unsigned int issue_flags);
