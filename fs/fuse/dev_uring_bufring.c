@@ -250,22 +250,20 @@ static bool fuse_bufring_matches(const struct fuse_bufring *br,
 }
 
 /**
- * fuse_bufring_claim_slot() - give a header slot to an entry
- * @ent: the entry of a buffer ring
- * @slot: the slot, which the queue has
+ * fuse_bufring_claim_slot() - give its header slot to an entry
+ * @ent: the entry of a buffer ring, which knows its slot
  *
  * Return: 0, or -EBUSY if another entry has it
  */
-int fuse_bufring_claim_slot(struct fuse_ring_ent *ent, unsigned int slot)
+int fuse_bufring_claim_slot(struct fuse_ring_ent *ent)
 {
 	struct fuse_bufring *br = ent->queue->bufring;
 
-	if (test_and_set_bit_lock(slot, br->slots))
+	if (test_and_set_bit_lock(ent->slot, br->slots))
 		return -EBUSY;
 
-	ent->slot = slot;
 	ent->headers = (struct fuse_uring_req_header __user *)
-		       br->headers.uaddr + slot;
+		       br->headers.uaddr + ent->slot;
 	return 0;
 }
 
@@ -309,6 +307,7 @@ fuse_bufring_get_queue(struct fuse_ring *ring, unsigned int qid,
  * @cmd: the REGISTER. The first one of a queue creates it.
  * @ring: the ring of its connection
  * @qid: number of the queue, which is one of the ring's
+ * @ent: the entry, allocated and empty
  * @issue_flags: those of @cmd
  *
  * Context: the server's task, may sleep
@@ -317,14 +316,14 @@ fuse_bufring_get_queue(struct fuse_ring *ring, unsigned int qid,
  *	   -EBUSY if the slot is taken; or -EFAULT, -ENOMEM, -ECONNABORTED
  */
 int fuse_bufring_register(struct io_uring_cmd *cmd, struct fuse_ring *ring,
-			  unsigned int qid, unsigned int issue_flags)
+			  unsigned int qid, struct fuse_ring_ent *ent,
+			  unsigned int issue_flags)
 {
-	struct fuse_uring_registration reg = {};
 	struct fuse_bufring_config config;
 	struct fuse_ring_queue *queue;
 	int err;
 
-	err = fuse_bufring_parse(cmd, ring, &config, &reg.slot);
+	err = fuse_bufring_parse(cmd, ring, &config, &ent->slot);
 	if (err)
 		return err;
 
@@ -332,5 +331,5 @@ int fuse_bufring_register(struct io_uring_cmd *cmd, struct fuse_ring *ring,
 	if (IS_ERR(queue))
 		return PTR_ERR(queue);
 
-	return fuse_uring_attach_ent(queue, cmd, &reg, issue_flags);
+	return fuse_uring_attach_ent(queue, cmd, ent, issue_flags);
 }

@@ -108,7 +108,7 @@ bool fuse_zero_copy_cmd_ok(struct fuse_ring_ent *ent,
  */
 void fuse_zero_copy_unregister(struct io_uring_cmd *cmd,
 			       struct fuse_ring_ent *ent,
-				 unsigned int issue_flags)
+			       unsigned int issue_flags)
 {
 	/* Fails if the server has cleared the slot itself. */
 	io_buffer_unregister_bvec(cmd, ent->zero_copy_index, ent->zc,
@@ -234,9 +234,8 @@ static void fuse_zero_copy_release(void *priv)
  *
  * Return: 0, or the error of io_uring, after which the request can be copied
  */
-int fuse_zero_copy_set_up(struct fuse_ring_ent *ent,
-			  struct fuse_req *req,
-				       unsigned int issue_flags)
+int fuse_zero_copy_set_up(struct fuse_ring_ent *ent, struct fuse_req *req,
+			  unsigned int issue_flags)
 {
 	struct fuse_args_pages *ap;
 	struct io_mapped_ubuf *buf;
