@@ -435,4 +435,35 @@ TEST_F(small_payload, a_request_longer_than_any_payload_is_refused)
 	EXPECT_EQ(0, mount_works(&self->mount));
 }
 
+/* Entries whose payload buffer is nowhere: a request without a payload finds it. */
+TEST(a_reply_to_a_payload_buffer_at_null_fails_the_request)
+{
+	const struct queue_mode mode = { .depth = 1 };
+	const char *impossible = ring_tests_impossible();
+	struct server_request request;
+	struct server_command reg;
+	struct fuse_mount mount;
+	struct test_fs fs;
+	struct client client;
+	unsigned int qid;
+
+	if (impossible)
+		SKIP(return, "%s", impossible);
+	ASSERT_EQ(0, test_fs_open(&fs, 4096));
+	ASSERT_EQ(0, test_fs_mount(&fs, &mount, NULL));
+	for (qid = 0; qid < mount.nr_queues; qid++) {
+		ASSERT_EQ(0, queue_open(&mount, qid, &mode));
+		queue_fill_register(&mount.queues[qid], 0, &reg);
+		reg.iov[1].iov_base = NULL;
+		ASSERT_EQ(0, queue_send(&mount.queues[qid], &reg));
+	}
+	ASSERT_EQ(0, client_start(&client, first_usable_cpu(), get_attributes,
+				  mount.dir));
+	ASSERT_EQ(0, mount_wait_for(&mount, FUSE_GETATTR, &request));
+	EXPECT_EQ(0, commit_with_size(&request, sizeof(struct fuse_attr_out)));
+	EXPECT_EQ(-EIO, client_wait(&client, WAIT_MS));
+	mount_close(&mount);
+	test_fs_close(&fs);
+}
+
 TEST_HARNESS_MAIN
