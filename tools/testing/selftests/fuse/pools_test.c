@@ -153,4 +153,44 @@ TEST_F(buffers, a_large_request_waits_for_a_buffer_that_holds_it)
 	EXPECT_EQ(0, call_finish(&c));
 }
 
+/* Two that wait for different sizes, and one buffer that both can use */
+TEST_F(buffers, a_large_buffer_goes_to_the_oldest_that_waits)
+{
+	struct server_request small, large;
+	struct call a, b, c, d;
+
+	ASSERT_EQ(0, serve(&self->mount, &variant->mode, &small_and_large));
+	ASSERT_EQ(0, call_start(&a, &self->mount, self->cpu, 100));
+	EXPECT_EQ(0, call_arrives(&self->mount, &small, 100));
+	ASSERT_EQ(0, call_start(&b, &self->mount, self->cpu, 4096));
+	EXPECT_EQ(1, call_arrives(&self->mount, &large, 4096));
+
+	/* The older one would be content with a small buffer. */
+	ASSERT_EQ(0, call_start_waiting(&c, &self->mount, self->cpu, 101, 3));
+	ASSERT_EQ(0, call_start_waiting(&d, &self->mount, self->cpu, 4097, 4));
+	ASSERT_EQ(0, call_answer(&large));
+	EXPECT_EQ(0, call_finish(&b));
+	EXPECT_EQ(1, call_arrives(&self->mount, &large, 101));
+	EXPECT_EQ(0, mount_expect_silence(&self->mount));
+	ASSERT_EQ(0, call_answer(&large));
+	EXPECT_EQ(0, call_finish(&c));
+	EXPECT_EQ(1, call_arrives(&self->mount, &large, 4097));
+
+	/* Now it is the younger one. */
+	ASSERT_EQ(0, call_start_waiting(&b, &self->mount, self->cpu, 4098, 3));
+	ASSERT_EQ(0, call_start_waiting(&c, &self->mount, self->cpu, 102, 4));
+	ASSERT_EQ(0, call_answer(&large));
+	EXPECT_EQ(0, call_finish(&d));
+	EXPECT_EQ(1, call_arrives(&self->mount, &large, 4098));
+	EXPECT_EQ(0, mount_expect_silence(&self->mount));
+	ASSERT_EQ(0, call_answer(&small));
+	EXPECT_EQ(0, call_finish(&a));
+	EXPECT_EQ(0, call_arrives(&self->mount, &small, 102));
+
+	ASSERT_EQ(0, call_answer(&large));
+	EXPECT_EQ(0, call_finish(&b));
+	ASSERT_EQ(0, call_answer(&small));
+	EXPECT_EQ(0, call_finish(&c));
+}
+
 TEST_HARNESS_MAIN

@@ -163,6 +163,26 @@ TEST_F(flags, a_refused_combination_leaves_the_mount_to_the_device)
 	EXPECT_LT(0, self->mount.device_requests);
 }
 
+/* In a command that is all right without them */
+TEST_F(flags, those_of_a_buffer_ring_are_refused_for_an_entry)
+{
+	static const __u64 flags[] = {
+		HEADERS, BUFFERS, ZC, OPT_IN, HEADERS | BUFFERS | ZC,
+	};
+	struct server_command reg;
+	unsigned int n;
+
+	for (n = 0; n < ARRAY_SIZE(flags); n++) {
+		ASSERT_EQ(0, reopen_mount(self));
+		ASSERT_EQ(0, open_queue(&self->mount, 0, 0));
+		queue_fill_register(&self->mount.queues[0], 0, &reg);
+		reg.cmd.flags = flags[n];
+		EXPECT_EQ(-EINVAL, queue_send(&self->mount.queues[0], &reg)) {
+			TH_LOG("with flags %#llx", (unsigned long long)flags[n]);
+		}
+	}
+}
+
 TEST_F(flags, unknown_bits_are_refused)
 {
 	unsigned int bit;
@@ -359,6 +379,39 @@ TEST_F(flags, a_buffer_ring_is_refused_on_a_queue_of_entries)
 	ASSERT_EQ(0, serve_slot_0(&self->mount, 0));
 	EXPECT_EQ(-EINVAL, send_as(queue, 1, BUFRING));
 	EXPECT_EQ(-EINVAL, send_as(queue, 1, PINNED_FLAGS));
+	EXPECT_EQ(0, mount_works(&self->mount));
+	EXPECT_EQ(0, self->mount.device_requests);
+}
+
+/* Nor is one that brings none, as on a buffer pool */
+TEST_F(flags, an_entry_without_a_buffer_is_refused_on_a_buffer_ring)
+{
+	struct server_queue *queue = &self->mount.queues[0];
+	struct server_command reg;
+
+	ASSERT_EQ(0, serve_slot_0(&self->mount, BUFRING));
+	queue_fill_register(queue, 1, &reg);
+	memset(&reg.bufring, 0, sizeof(reg.bufring));
+	reg.nr_iov = 2;
+	memset(&reg.iov[1], 0, sizeof(reg.iov[1]));
+	EXPECT_EQ(-EINVAL, queue_send(queue, &reg));
+	EXPECT_EQ(0, mount_works(&self->mount));
+	EXPECT_EQ(0, self->mount.device_requests);
+}
+
+TEST_F(flags, a_buffer_ring_is_refused_on_a_queue_with_a_pool)
+{
+	const struct queue_mode mode = { .bufpool = BUFPOOL, .depth = DEPTH };
+	struct server_queue *queue = &self->mount.queues[0];
+	unsigned int qid;
+
+	if (!kernel_has_bufpools(&self->mount))
+		SKIP(return, NO_BUFPOOLS);
+	for (qid = 0; qid < self->mount.nr_queues; qid++) {
+		ASSERT_EQ(0, queue_open(&self->mount, qid, &mode));
+		ASSERT_EQ(0, queue_register(&self->mount.queues[qid], 0));
+	}
+	EXPECT_EQ(-EINVAL, send_as(queue, 1, BUFRING));
 	EXPECT_EQ(0, mount_works(&self->mount));
 	EXPECT_EQ(0, self->mount.device_requests);
 }

@@ -270,6 +270,23 @@ TEST_F(slow, an_abort_while_buffers_are_pinned_leaves_nothing_pinned)
 	abort_during_register(_metadata, self, register_slow_pool);
 }
 
+/* What ended is that server's attempt: another one may make the next. */
+TEST_F(slow, a_server_killed_while_buffers_are_pinned_leaves_the_ring_on)
+{
+	struct server_request read;
+
+	if (!(variant->mode.flags & FUSE_URING_REGISTER_PINNED_BUFFERS))
+		SKIP(return, "buffers in place are not touched by REGISTER");
+	ASSERT_EQ(0, server_start(&self->server, register_slow_pool, self));
+	ASSERT_EQ(0, mount_wait_for(&self->other, FUSE_READ, &read));
+	ASSERT_EQ(0, server_kill(&self->server));
+	self->server.pid = 0;
+	ASSERT_EQ(0, request_answer(&read));
+
+	ASSERT_EQ(0, queue_open(&self->mount, 0, &self->mode));
+	EXPECT_EQ(0, queue_register(&self->mount.queues[0], 0));
+}
+
 static long look(void *arg)
 {
 	return access(arg, F_OK) ? -errno : 0;

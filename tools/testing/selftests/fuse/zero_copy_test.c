@@ -441,6 +441,49 @@ TEST_F(zero_copy, an_abort_wakes_the_client_at_once)
 	EXPECT_EQ(-ENOTCONN, request_reply(&request, 0, NULL, 4096));
 }
 
+/*
+ * What a zero-copied WRITE has a small buffer for is only the reply. If its
+ * pages find no room in the table, they need a larger one.
+ */
+TEST_F(zero_copy, a_write_that_must_be_copied_gets_a_larger_buffer)
+{
+	static const struct queue_mode two_pools = {
+		.flags = ZERO_COPY_FLAGS, .depth = DEPTH, .nr_pools = 2,
+		.pool = { { 4 * KIB, 1 }, { MIB, 1 } },
+	};
+	struct transfer transfer = {
+		.path = mount_path(&self->mount, "data"),
+		.write = true, .size = 8192, .flags = O_DIRECT,
+	};
+	struct server_request request;
+	struct client client;
+	unsigned int qid, n, round;
+
+	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &two_pools));
+	for (qid = 0; qid < self->mount.nr_queues; qid++)
+		for (n = 0; n < DEPTH; n++)
+			ASSERT_EQ(0, occupy(&self->mount.queues[qid], n));
+	ASSERT_EQ(0, share_memory(&transfer, 8192));
+	memset(transfer.memory, 0x5a, 8192);
+	for (round = 0; round < 3; round++) {
+		ASSERT_EQ(0, client_start(&client, first_usable_cpu(),
+					  do_transfer, &transfer));
+		/* Until then both buffers are free again. */
+		ASSERT_EQ(0, mount_wait_for(&self->mount, FUSE_OPEN, &request));
+		EXPECT_EQ(0, request.buf_id);
+		ASSERT_EQ(0, request_answer(&request));
+		ASSERT_EQ(0, mount_wait_for(&self->mount, FUSE_WRITE,
+					    &request));
+		EXPECT_EQ(0, request.flags);
+		EXPECT_EQ(1, request.buf_id);
+		EXPECT_EQ(8192, request.payload_sz);
+		ASSERT_EQ(0, request_answer(&request));
+		EXPECT_EQ(8192, client_wait_served(&self->mount, &client));
+	}
+	EXPECT_EQ(0x5a, (unsigned char)self->fs.data[NODE_DATA][0]);
+	EXPECT_EQ(0x5a, (unsigned char)self->fs.data[NODE_DATA][8191]);
+}
+
 /* Memory of the client's own, which is free for others once it is gone */
 TEST_F(zero_copy, pages_of_a_client_that_is_gone_are_out_of_reach)
 {
