@@ -34,6 +34,10 @@ EDITED_LATER=${EDITED_LATER-"fs/fuse/dev_uring_bufpool.c fs/fuse/dev_uring_bufpo
 	fs/fuse/dev_uring_bufring.c fs/fuse/dev_uring_bufring.h
 	fs/fuse/dev_uring_zero_copy.c fs/fuse/dev_uring_zero_copy.h"}
 
+# New files of one part that another cannot do without: PART:FILE. It brings them,
+# for where the part that adds them is left out.
+NEEDED="selftests:include/uapi/linux/fuse_bufring.h"
+
 # The identity of what the scripts commit to the kernel tree. Neutral on
 # purpose: who submits the series puts in their own name.
 IDENT_NAME="fuse bufring developers"

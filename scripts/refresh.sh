@@ -162,12 +162,14 @@ for c in $commits; do
 	previous=$part
 	part=${part_at[$c]}
 	name=$part/${slug%-}.patch
-	# A file that it brings where the part that adds it is left out
-	{ sed -n 's/^New-file:[[:space:]]*//p' "$TOP/patches/$name" 2>/dev/null || :; } |
-	while read -r path; do
-		! grep -qxF "$path" "$new/names" || echo "New-file: $path"
-	done | cat "$new/trailers" - | sort -u >"$new/trailers.all"
-	mv "$new/trailers.all" "$new/trailers"
+	# The first patch of a part brings what the part needs of others.
+	if [ ! -d "$new/$part" ]; then
+		for path in $NEEDED; do
+			[ "${path%%:*}" != "$part" ] || ! grep -qxF "${path#*:}" "$new/names" ||
+				echo "New-file: ${path#*:}"
+		done | sort -u - "$new/trailers" >"$new/trailers.all"
+		mv "$new/trailers.all" "$new/trailers"
+	fi
 	mkdir -p "$new/$part"
 	[ ! -e "$new/$name" ] || die "two commits would be patches/$name: give one another subject"
 	# Each with spaces of its own on both sides
