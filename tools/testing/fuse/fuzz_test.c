@@ -112,6 +112,8 @@ struct fuzzer {
 	struct server_request held[64];
 	unsigned int nr_held;
 	__u64 last_commit_id;	/* of one that is over */
+	__u64 newest_commit_id;
+	__u64 in_changed_table;	/* newer ones surely are in the table */
 	bool set_up;	/* every queue has what it is going to have */
 	bool over;	/* the server has ended what it served */
 	bool confused;	/* it has lost sight of a request */
@@ -478,6 +480,8 @@ static void change_fixed_buffers(struct fuzzer *fuzzer, struct server_queue *que
 	struct chance *chance = &fuzzer->chance;
 	void *memory = NULL;
 
+	/* With those that wait, and those that were not looked at yet */
+	fuzzer->in_changed_table = fuzzer->newest_commit_id + 256;
 	switch (pick(chance, 5)) {
 	case 0:
 		queue_table_remove(queue);
@@ -674,9 +678,13 @@ static void send_anything(struct fuzzer *fuzzer)
 	if (sqe->cmd_op == FUSE_IO_URING_CMD_REGISTER)
 		cmd->max_queue_depth = 0;
 	cmd->commit_id |= 1;
-	/* But for this one, which is as it should be on another ring. */
+	/*
+	 * But for this one, which is as it should be on another ring. Whoever
+	 * takes the pages out of the table may commit it on any.
+	 */
 	if (fuzzer->nr_held && once_in(chance, 2) &&
-	    fuzzer->held[0].zero_copy) {
+	    fuzzer->held[0].zero_copy &&
+	    fuzzer->held[0].commit_id > fuzzer->in_changed_table) {
 		sqe->cmd_op = FUSE_IO_URING_CMD_COMMIT_AND_FETCH;
 		cmd->qid = fuzzer->held[0].queue->qid;
 		cmd->commit_id = fuzzer->held[0].commit_id;
@@ -894,7 +902,10 @@ static int start_server(struct fuzzer *fuzzer)
 	fuzzer->set_up = false;
 	fuzzer->over = false;
 	fuzzer->confused = false;
-	fuzzer->last_commit_id = 0;	/* ids begin anew with each mount */
+	/* ids begin anew with each mount */
+	fuzzer->last_commit_id = 0;
+	fuzzer->newest_commit_id = 0;
+	fuzzer->in_changed_table = 0;
 	for (qid = 0; qid < fuzzer->mount.nr_queues && !err; qid++) {
 		struct server_queue *queue = &fuzzer->mount.queues[qid];
 
@@ -979,6 +990,8 @@ static bool any_runs(const struct client client[NR_CLIENTS])
  */
 static void hold(struct fuzzer *fuzzer, const struct server_request *request)
 {
+	if (request->commit_id > fuzzer->newest_commit_id)
+		fuzzer->newest_commit_id = request->commit_id;
 	if (request->commit_id == request->in.unique)
 		fuzzer->held[fuzzer->nr_held++] = *request;
 	else
