@@ -18,12 +18,12 @@ NATIVE = ["tmpfs", "ext4"]
 RINGS = {
     "classic": "off",
     "legacy": "legacy",
-    "bufring": "bufring",
+    "pooled": "pooled",
     "pinned": "pinned",
     "zero-copy": "zero-copy",
 }
 SYSTEMS = NATIVE + list(RINGS)
-POOLED = ["bufring", "pinned", "zero-copy"]
+POOLED = ["pooled", "pinned", "zero-copy"]
 
 OPS = ["randread", "read", "randwrite", "write"]
 SIZES = ["4k", "128k", "1m"]
@@ -47,15 +47,15 @@ QUICK = [
 # title, cells, base, {system: least ratio}. None: any.
 TARGETS = [
     ("1 MiB direct", (["randread", "read", "randwrite"], ["1m"], ["direct"], ["1"]),
-     BASE, {"bufring": 1.00, "pinned": 1.15, "zero-copy": 1.50}),
+     BASE, {"pooled": 1.00, "pinned": 1.15, "zero-copy": 1.50}),
     ("1 MiB buffered", (["randread", "read", "randwrite"], ["1m"], ["buffered"], ["1"]),
      BASE, {"pinned": 1.10, "zero-copy": 1.10}),
     ("128 KiB", (OPS, ["128k"], ACCESS, ["1"]),
-     BASE, {"bufring": 1.00, "pinned": 1.00, "zero-copy": 1.00}),
+     BASE, {"pooled": 1.00, "pinned": 1.00, "zero-copy": 1.00}),
     ("4 KiB", (OPS, ["4k"], ACCESS, ["1"]),
-     BASE, {"bufring": 1.00, "pinned": 1.00, "zero-copy": 0.97}),
+     BASE, {"pooled": 1.00, "pinned": 1.00, "zero-copy": 0.97}),
     ("4 readers, against classic", (["randread", "read"], SIZES, ACCESS, ["4"]),
-     "classic", {"legacy": 1.00, "bufring": 1.00, "pinned": 1.00, "zero-copy": 1.00}),
+     "classic", {"legacy": 1.00, "pooled": 1.00, "pinned": 1.00, "zero-copy": 1.00}),
 ]
 # operation of ring_bench, {mode: most instructions, as a ratio to entries}; what the
 # kernel has not got is left out

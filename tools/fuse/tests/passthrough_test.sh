@@ -1085,7 +1085,7 @@ has_mode()
 
 	got=$(mode_in_use)
 	case $mode,$got in
-	off,legacy|off,bufring|off,pinned|off,zero-copy)
+	off,legacy|off,pooled|off,pinned|off,zero-copy)
 		complain "it was to be off: $(head -n 1 "$work/server.log")"
 		return 1 ;;
 	off,*|auto,zero-copy|"$mode,$mode")
@@ -1225,7 +1225,7 @@ shift $((OPTIND - 1))
 [ $# -ge 1 ] || { usage >&2; exit 2; }
 program=$(realpath "$1")
 shift
-[ $# -gt 0 ] || set -- off auto legacy bufring pinned zero-copy
+[ $# -gt 0 ] || set -- off auto legacy pooled pinned zero-copy
 
 echo 'TAP version 13'
 [ -x "$program" ] || die "there is no $program"

@@ -40,7 +40,7 @@ enum fuse_ring_mode {
 	FUSE_RING_AUTO,		/* the best of the others that works here */
 	FUSE_RING_OFF,		/* /dev/fuse */
 	FUSE_RING_LEGACY,	/* io_uring, a payload buffer per entry */
-	FUSE_RING_BUFRING,	/* header slots and pooled payload buffers */
+	FUSE_RING_POOLED,	/* header slots and pooled payload buffers */
 	FUSE_RING_PINNED,	/* the same in pinned memory */
 	FUSE_RING_ZERO_COPY,	/* and file data straight to the client */
 };
@@ -93,7 +93,7 @@ struct fuse_ring_options {
 /**
  * fuse_ring_option_parse() - read one option as written on a command line
  * @options: is changed accordingly
- * @text: "ring=MODE" (auto, off, legacy, bufring, pinned, zero-copy),
+ * @text: "ring=MODE" (auto, off, legacy, pooled, pinned, zero-copy),
  *	"ring_depth=N", "ring_pool=SIZE:COUNT" (SIZE with k or m; up to four
  *	times, sizes rising) or "ring_workers=N"
  *
@@ -105,7 +105,7 @@ int fuse_ring_option_parse(struct fuse_ring_options *options, const char *text);
 /* The options of fuse_ring_option_parse() as lines for a --help text */
 const char *fuse_ring_options_help(void);
 
-/* "auto", "off", "legacy", "bufring", "pinned" or "zero-copy" */
+/* "auto", "off", "legacy", "pooled", "pinned" or "zero-copy" */
 const char *fuse_ring_mode_name(enum fuse_ring_mode mode);
 
 /*

@@ -16,7 +16,7 @@ static const char * const mode_names[] = {
 	[FUSE_RING_AUTO] = "auto",
 	[FUSE_RING_OFF] = "off",
 	[FUSE_RING_LEGACY] = "legacy",
-	[FUSE_RING_BUFRING] = "bufring",
+	[FUSE_RING_POOLED] = "pooled",
 	[FUSE_RING_PINNED] = "pinned",
 	[FUSE_RING_ZERO_COPY] = "zero-copy",
 };
@@ -37,7 +37,7 @@ const char *fuse_ring_mode_name(enum fuse_ring_mode mode)
 const char *fuse_ring_options_help(void)
 {
 	return
-"    -o ring=MODE           auto (the default), off, legacy, bufring, pinned\n"
+"    -o ring=MODE           auto (the default), off, legacy, pooled, pinned\n"
 "                           or zero-copy\n"
 "    -o ring_depth=N        requests in flight per queue (default: 16)\n"
 "    -o ring_pool=SIZE:N    N payload buffers of SIZE bytes per queue, with k\n"

@@ -655,7 +655,7 @@ static uint64_t mode_flags(const struct fuse_ring_options *options,
 		return flags;
 	case FUSE_RING_PINNED:
 		return PINNED_FLAGS;
-	case FUSE_RING_BUFRING:
+	case FUSE_RING_POOLED:
 		return FUSE_URING_REGISTER_BUFRING;
 	default:
 		return 0;

@@ -157,7 +157,7 @@ need_mode()
 	line=$(head -n 1 "$log")
 	echo "$line"
 	case $mode in
-	bufring|pinned|zero-copy)
+	pooled|pinned|zero-copy)
 		[ "$line" != "$name: off, $kernel_lacks" ] ||
 			skip "$mode: $line" ;;
 	esac

@@ -38,7 +38,7 @@ mount_probe()
 	serve "$mode" "$probe" -f "$@" "$mnt"
 	await_mount "$mnt"
 	case $mode in
-	legacy|bufring|pinned)	need_mode "$mode" ;;
+	legacy|pooled|pinned)	need_mode "$mode" ;;
 	esac
 }
 
@@ -142,7 +142,7 @@ over_64_kib='pinned needs * KiB of locked memory in *, RLIMIT_MEMLOCK is 64 KiB'
 auto_without_locked_memory()
 {
 	as_nobody 64 auto
-	says_of_pinning "bufring, *; $over_64_kib"
+	says_of_pinning "pooled, *; $over_64_kib"
 	says_no_more
 	works_for_nobody
 	stop_server "$mnt"
@@ -154,14 +154,14 @@ auto_with_locked_memory_for_one_queue()
 	local each queues
 
 	as_nobody 64 auto
-	says_of_pinning 'bufring, *'
+	says_of_pinning 'pooled, *'
 	[[ $(head -n 1 "$log") =~ needs\ ([0-9]+)\ KiB.*in\ each\ of\ ([0-9]+)\ queues ]] ||
 		fail "it does not say what it needs: $(cat "$log")"
 	each=${BASH_REMATCH[1]} queues=${BASH_REMATCH[2]}
 	stop_server "$mnt"
 	[ "$queues" -gt 1 ] || skip "there is only one queue"
 	as_nobody $((each * 3 / 2)) auto
-	says_of_pinning "bufring, *; pinned needs $each KiB of locked memory in *"
+	says_of_pinning "pooled, *; pinned needs $each KiB of locked memory in *"
 	says_no_more
 	[ "$(pinned_kib "$server")" -gt 0 ] || fail "no memory is pinned"
 	works_for_nobody
@@ -192,7 +192,7 @@ pinned_without_locked_memory()
 no_locked_memory_at_all()
 {
 	as_nobody 0 auto
-	says '@(bufring|legacy|off), *'
+	says '@(pooled|legacy|off), *'
 	says_no_more
 	works_for_nobody
 	stop_server "$mnt"
@@ -360,10 +360,10 @@ buffer_rings_as_the_kernel_has_them()
 	local has
 
 	has=$(kernel_has_buffer_rings "$mnt")
-	serve bufring "$probe" -f "$mnt"
+	serve pooled "$probe" -f "$mnt"
 	await_mount "$mnt"
 	case $has in
-	yes)	says 'bufring, *' ;;
+	yes)	says 'pooled, *' ;;
 	no)	says "off, $kernel_lacks" ;;
 	*)	fail "INIT cannot be looked at" ;;
 	esac
@@ -876,7 +876,7 @@ test_case refused.io_uring_setup 100 commands_are_refused 425
 test_case refused.io_uring_enter 100 commands_are_refused 426
 test_case libfuse_2_is_left_alone 100 libfuse_2_is_left_alone
 test_case buffer_rings_as_the_kernel_has_them 100 buffer_rings_as_the_kernel_has_them
-for mode in off legacy bufring pinned; do
+for mode in off legacy pooled pinned; do
 	test_case mode_works.$mode 100 mode_works $mode
 	test_case small_files_only.$mode 100 small_files_only $mode
 done
@@ -926,7 +926,7 @@ for mode in off legacy pinned; do
 	test_case daemon.$mode 100 daemon $mode
 	test_case mounts_one_after_the_other.$mode 200 mounts_one_after_the_other $mode
 done
-for mode in legacy bufring pinned zero-copy; do
+for mode in legacy pooled pinned zero-copy; do
 	test_case unmounted_by_a_thread.$mode 100 unmounted_by_a_thread $mode
 	test_case data_after_the_end.$mode 100 data_after_the_end $mode
 done

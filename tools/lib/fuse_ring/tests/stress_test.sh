@@ -10,7 +10,7 @@
 . "$(dirname "$0")/common.sh"
 
 program=$built/passthrough_ring
-modes=(off legacy bufring pinned zero-copy)
+modes=(off legacy pooled pinned zero-copy)
 engines=(buffered direct mmap)
 seconds=${SECONDS_PER_MODE:-10}
 kills=${KILLS:-100}
