@@ -43,14 +43,9 @@ size_t queue_page_align(size_t size)
 	return (size + page_size - 1) / page_size * page_size;
 }
 
-static size_t pool_bytes(const struct queue_pool *pool)
+size_t queue_pool_bytes(const struct queue_pool *pool)
 {
 	return (size_t)pool->buf_size * pool->nr;
-}
-
-static bool is_legacy(const struct queue_layout *layout)
-{
-	return !(layout->flags & FUSE_URING_REGISTER_BUFRING);
 }
 
 static size_t header_bytes(const struct queue_layout *layout)
@@ -58,24 +53,16 @@ static size_t header_bytes(const struct queue_layout *layout)
 	return layout->depth * sizeof(struct ring_header);
 }
 
-/* Legacy entries have a buffer each, as if they were a pool by slot. */
-static struct queue_pool legacy_pool(const struct queue_layout *layout)
-{
-	return (struct queue_pool) {
-		.buf_size = queue_page_align(layout->max_payload),
-		.nr = layout->depth,
-	};
-}
-
-size_t queue_layout_payload_bytes(const struct queue_layout *layout)
+size_t queue_layout_payload_bytes(const struct queue_layout *layout,
+				  unsigned int requests)
 {
 	unsigned int pool;
 	size_t bytes = 0;
 
-	if (is_legacy(layout))
-		return (size_t)layout->max_payload * layout->depth;
+	if (layout->buffer_each)
+		return (size_t)layout->pool[0].buf_size * requests;
 	for (pool = 0; pool < layout->nr_pools; pool++)
-		bytes += pool_bytes(&layout->pool[pool]);
+		bytes += queue_pool_bytes(&layout->pool[pool]);
 	return bytes;
 }
 
@@ -84,11 +71,10 @@ size_t queue_layout_pinned_bytes(const struct queue_layout *layout)
 	unsigned int pool;
 	size_t bytes = 0;
 
-	if (layout->flags & FUSE_URING_REGISTER_PINNED_HEADERS)
+	if (layout->pinned_headers)
 		bytes += queue_page_align(header_bytes(layout));
-	for (pool = 0; pool < layout->nr_pools; pool++)
-		if (layout->flags & FUSE_URING_REGISTER_PINNED_BUFFERS)
-			bytes += queue_page_align(pool_bytes(&layout->pool[pool]));
+	for (pool = 0; layout->pinned_buffers && pool < layout->nr_pools; pool++)
+		bytes += queue_page_align(queue_pool_bytes(&layout->pool[pool]));
 	return bytes;
 }
 
@@ -136,7 +122,7 @@ static int map_view(struct iovec *region, struct iovec *view,
 
 	err = map_anonymous(view, stride * pool->nr, MAP_PRIVATE);
 	if (!err)
-		err = map_anonymous(region, pool_bytes(pool), MAP_SHARED);
+		err = map_anonymous(region, queue_pool_bytes(pool), MAP_SHARED);
 	for (n = 0; !err && n < pool->nr; n++) {
 		address = mremap((char *)region->iov_base +
 				 (size_t)n * pool->buf_size, 0, pool->buf_size,
@@ -155,23 +141,18 @@ static int map_pool(struct iovec *region, struct iovec *view,
 		return map_view(region, view, pool, headroom);
 	if (headroom)
 		return -EINVAL;
-	return map_anonymous(region, pool_bytes(pool), MAP_PRIVATE);
+	return map_anonymous(region, queue_pool_bytes(pool), MAP_PRIVATE);
 }
 
 int queue_memory_map(struct queue_memory *memory,
 		     const struct queue_layout *layout)
 {
-	struct queue_pool legacy = legacy_pool(layout);
 	unsigned int pool;
 	int err;
 
 	memset(memory, 0, sizeof(*memory));
 	err = map_anonymous(&memory->headers, header_bytes(layout), MAP_PRIVATE);
-	if (!err && is_legacy(layout))
-		err = map_pool(&memory->pool[0], &memory->view[0], &legacy,
-			       layout->headroom);
-	for (pool = 0; !err && !is_legacy(layout) && pool < layout->nr_pools;
-	     pool++)
+	for (pool = 0; !err && pool < layout->nr_pools; pool++)
 		err = map_pool(&memory->pool[pool], &memory->view[pool],
 			       &layout->pool[pool], layout->headroom);
 	if (err)
@@ -209,70 +190,27 @@ static void *server_buffer(const struct queue_memory *memory, unsigned int at,
 }
 
 void *queue_memory_payload(const struct queue_memory *memory,
-			   const struct queue_layout *layout,
-			   unsigned int slot, uint16_t buf_id, size_t *size)
+			   const struct queue_layout *layout, unsigned int n,
+			   size_t *size)
 {
-	unsigned int pool, n = buf_id;
+	unsigned int pool = 0;
 
-	if (is_legacy(layout)) {
-		struct queue_pool legacy = legacy_pool(layout);
-
-		*size = layout->max_payload;
-		return server_buffer(memory, 0, &legacy, layout->headroom,
-				     slot);
-	}
-	*size = 0;
-	if (buf_id == FUSE_URING_BUF_NONE)
-		return NULL;
-	for (pool = 0; pool < layout->nr_pools; pool++) {
-		if (n < layout->pool[pool].nr) {
-			*size = layout->pool[pool].buf_size;
-			return server_buffer(memory, pool, &layout->pool[pool],
-					     layout->headroom, n);
-		}
-		n -= layout->pool[pool].nr;
-	}
-	*size = SIZE_MAX;
-	return NULL;
+	while (n >= layout->pool[pool].nr)
+		n -= layout->pool[pool++].nr;
+	*size = layout->pool[pool].buf_size;
+	return server_buffer(memory, pool, &layout->pool[pool],
+			     layout->headroom, n);
 }
 
-void queue_register_fill(struct queue_register *reg,
-			 const struct queue_layout *layout,
-			 const struct queue_memory *memory, uint16_t qid,
-			 uint16_t slot)
+void queue_register_header(struct queue_register *reg,
+			   const struct queue_memory *memory)
 {
-	unsigned int pool;
-
-	memset(reg, 0, sizeof(*reg));
-	reg->slot = slot;
-	reg->command.qid = qid;
-	reg->command.flags = layout->flags;
-	if (is_legacy(layout)) {
-		reg->nr_iov = 2;
-		reg->iov[0].iov_base = queue_memory_header(memory, slot);
-		reg->iov[0].iov_len = sizeof(struct ring_header);
-		reg->iov[1].iov_base = (char *)memory->pool[0].iov_base +
-				       slot * queue_page_align(layout->max_payload);
-		reg->iov[1].iov_len = layout->max_payload;
-		return;
-	}
-	reg->nr_iov = 1 + layout->nr_pools;
-	reg->command.max_queue_depth = layout->depth;
-	reg->command.nr_extra_pools = layout->nr_pools - 1;
-	reg->command.buf_size = layout->pool[0].buf_size;
-	reg->iov[0].iov_base = memory->headers.iov_base;
-	reg->iov[0].iov_len = memory->headers.iov_len;
-	for (pool = 0; pool < layout->nr_pools; pool++) {
-		if (pool)
-			reg->command.extra_buf_size[pool - 1] =
-				layout->pool[pool].buf_size;
-		reg->iov[1 + pool].iov_base = memory->pool[pool].iov_base;
-		reg->iov[1 + pool].iov_len = pool_bytes(&layout->pool[pool]);
-	}
+	reg->nr_iov = 2;
+	reg->iov[0].iov_base = queue_memory_header(memory, reg->slot);
+	reg->iov[0].iov_len = sizeof(struct ring_header);
 }
 
-struct fuse_uring_bufring_req *queue_prep_command(struct io_uring_sqe *sqe,
-						  int dev_fd, uint32_t command)
+void *queue_prep_command(struct io_uring_sqe *sqe, int dev_fd, uint32_t command)
 {
 	char *area = (char *)sqe + 2 * sizeof(*sqe) - COMMAND_AREA;
 
@@ -285,21 +223,23 @@ struct fuse_uring_bufring_req *queue_prep_command(struct io_uring_sqe *sqe,
 void queue_prep_register(struct io_uring_sqe *sqe, int dev_fd,
 			 const struct queue_register *reg)
 {
-	*queue_prep_command(sqe, dev_fd, FUSE_IO_URING_CMD_REGISTER) = reg->command;
+	void *area = queue_prep_command(sqe, dev_fd, FUSE_IO_URING_CMD_REGISTER);
+
+	memcpy(area, &reg->bufring, sizeof(reg->bufring));
 	sqe->addr = (uintptr_t)reg->iov;
 	sqe->len = reg->nr_iov;
-	sqe->buf_index = reg->slot;
+	sqe->buf_index = reg->buf_index;
 }
 
 void queue_prep_commit(struct io_uring_sqe *sqe, int dev_fd, uint16_t qid,
 		       uint64_t commit_id)
 {
-	struct fuse_uring_bufring_req *command;
+	struct ring_cmd_req *req;
 
-	command = queue_prep_command(sqe, dev_fd,
-				     FUSE_IO_URING_CMD_COMMIT_AND_FETCH);
-	command->qid = qid;
-	command->commit_id = commit_id;
+	req = queue_prep_command(sqe, dev_fd,
+				 FUSE_IO_URING_CMD_COMMIT_AND_FETCH);
+	req->qid = qid;
+	req->commit_id = commit_id;
 }
 
 void queue_prep_transfer(struct io_uring_sqe *sqe, uint32_t opcode,
@@ -324,5 +264,5 @@ void queue_fill_reply(struct ring_header *header, uint64_t unique, int error,
 	};
 
 	memcpy(header->in_out, &out, sizeof(out));
-	header->entry.payload_sz = payload_sz;
+	header->ent.payload_sz = payload_sz;
 }

@@ -15,16 +15,14 @@
 
 #include "ring_uapi.h"
 
-/*
- * A header slot: struct fuse_uring_req_header as it is on a buffer ring. A
- * legacy entry has the same layout, without the number of a buffer.
- */
+/* struct fuse_uring_req_header, as every door has it */
 struct ring_header {
 	/* struct fuse_in_header, or struct fuse_out_header */
 	char in_out[FUSE_URING_IN_OUT_HEADER_SZ];
 	/* the struct of the operation */
 	char op_in[FUSE_URING_OP_IN_OUT_SZ];
-	struct fuse_uring_bufring_ent entry;
+	/* but for the number of a buffer as entries have it, too */
+	struct fuse_uring_bufring_ent ent;
 };
 
 struct queue_pool {
@@ -32,12 +30,17 @@ struct queue_pool {
 	uint32_t nr;
 };
 
+struct ring_door;
+
 /* What a queue is like, before and after it is registered */
 struct queue_layout {
-	uint64_t flags;		/* of REGISTER; 0: the legacy way */
-	uint16_t depth;		/* header slots */
+	const struct ring_door *door;
+	uint16_t depth;		/* slots there may be */
+	uint16_t first;		/* of them those with an entry from the beginning */
+	uint16_t keep;		/* entries kept for requests that do not wait */
 	unsigned int nr_pools;
 	struct queue_pool pool[FUSE_URING_MAX_POOLS];
+	bool buffer_each;	/* for every entry; those to spare are not touched */
 	uint32_t max_payload;	/* the connection's largest */
 	/*
 	 * Bytes before each payload buffer that are the server's own, a
@@ -45,6 +48,10 @@ struct queue_layout {
 	 * payload. 0 for none.
 	 */
 	uint32_t headroom;
+	bool pinned_headers;
+	bool pinned_buffers;
+	unsigned int fixed_buffers;	/* in the table of the io_uring */
+	uint64_t register_flags;
 };
 
 struct queue_memory {
@@ -55,13 +62,14 @@ struct queue_memory {
 	struct iovec view[FUSE_URING_MAX_POOLS];
 };
 
-/*
- * Everything that one REGISTER says. The command is the one of a buffer ring:
- * what others have in common with it is at the same place there.
- */
+/* Everything that one REGISTER says */
 struct queue_register {
-	struct fuse_uring_bufring_req command;
+	union {
+		struct ring_cmd_req command;
+		struct fuse_uring_bufring_req bufring;
+	};
 	uint16_t slot;
+	uint16_t buf_index;
 	unsigned int nr_iov;
 	struct iovec iov[1 + FUSE_URING_MAX_POOLS];
 };
@@ -75,8 +83,10 @@ unsigned int queue_count(void);
 /* Rounded up to pages */
 size_t queue_page_align(size_t size);
 
-/* Bytes of payload buffers the queue has */
-size_t queue_layout_payload_bytes(const struct queue_layout *layout);
+size_t queue_pool_bytes(const struct queue_pool *pool);
+/* Bytes of payload buffers the queue has for so many requests */
+size_t queue_layout_payload_bytes(const struct queue_layout *layout,
+				  unsigned int requests);
 /* Bytes that count against RLIMIT_MEMLOCK */
 size_t queue_layout_pinned_bytes(const struct queue_layout *layout);
 
@@ -87,25 +97,20 @@ void queue_memory_unmap(struct queue_memory *memory);
 
 struct ring_header *queue_memory_header(const struct queue_memory *memory,
 					unsigned int slot);
-/*
- * The payload buffer that an entry header names, NULL for none. -> @size; a
- * name that does not exist gives NULL and a @size of SIZE_MAX.
- */
+/* Payload buffer @n, counted through the pools -> @size */
 void *queue_memory_payload(const struct queue_memory *memory,
-			   const struct queue_layout *layout,
-			   unsigned int slot, uint16_t buf_id, size_t *size);
+			   const struct queue_layout *layout, unsigned int n,
+			   size_t *size);
 
-/* What a REGISTER for this slot has to say */
-void queue_register_fill(struct queue_register *reg,
-			 const struct queue_layout *layout,
-			 const struct queue_memory *memory, uint16_t qid,
-			 uint16_t slot);
+/* Of an entry with a header of its own: no payload buffer so far */
+void queue_register_header(struct queue_register *reg,
+			   const struct queue_memory *memory);
 
 /*
- * The SQEs. A command area has SQE128's 80 bytes; the caller sets user_data.
+ * The SQEs; the caller sets user_data. The command area has SQE128's 80 bytes.
  */
-struct fuse_uring_bufring_req *queue_prep_command(struct io_uring_sqe *sqe,
-						  int dev_fd, uint32_t command);
+void *queue_prep_command(struct io_uring_sqe *sqe, int dev_fd,
+			 uint32_t command);
 void queue_prep_register(struct io_uring_sqe *sqe, int dev_fd,
 			 const struct queue_register *reg);
 void queue_prep_commit(struct io_uring_sqe *sqe, int dev_fd, uint16_t qid,

@@ -16,11 +16,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "ring.h"
+#include "door.h"
 
 /* In the low bits of user_data, below the address of the request */
 enum completion {
@@ -32,94 +31,14 @@ enum completion {
 
 #define COMPLETION_MASK 3
 
-/*
- * Entries for requests that wait for a lock, beyond options.depth: so many can
- * wait in one queue, and the one that unlocks still gets through.
- */
-#define SPARE_ENTRIES 112
-
-/*
- * Of all queues together: in the legacy mode a slot has a buffer, which takes
- * two mappings, and a process has 65530 of them unless told otherwise.
- */
-#define MAX_SPARE_ENTRIES 8192
-
-#define PINNED_FLAGS							\
-	(FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_HEADERS | \
-	 FUSE_URING_REGISTER_PINNED_BUFFERS)
-
 /* SQEs; they are submitted before they are more. */
 #define MAX_SQES 1024
-
-/* What a thread is told to do next, and has done */
-enum phase {
-	NOTHING,
-	PREPARE,
-	REGISTER,
-	RUN,			/* until fuse_ring_stop() */
-};
 
 /* How long a command may take that the driver answers at once */
 #define TRY_SECONDS 10
 
 /* Milliseconds that the end waits for data of files */
 #define END_MS 1000
-
-struct ring_queue {
-	struct fuse_ring *ring;
-	unsigned int qid;
-	pthread_t thread;
-	bool has_thread;
-
-	/* under ring->lock, with ring->phase_changed */
-	enum phase wanted;
-	enum phase reached;
-	int error;		/* why it was not reached */
-
-	enum fuse_ring_mode mode;
-	struct queue_layout layout;
-	struct queue_memory memory;
-	struct io_uring uring;
-	bool has_uring;
-	bool has_fixed_buffers;
-	struct fuse_ring_req *reqs;	/* by slot */
-	unsigned int entries;	/* registered slots */
-	unsigned int waiting;	/* of them with requests that wait for a lock */
-	unsigned int moving;	/* awaited: data on its way from or to a file */
-	atomic_bool busy;	/* with what has come, not waiting for more */
-	atomic_uint turns;	/* of waiting for more */
-	unsigned int turns_before;	/* the last of ring->rounds */
-	uint32_t generation;
-	/* requests that came while entries were being registered */
-	struct fuse_ring_req *early;
-
-	int event_fd;
-	struct fuse_ring_req *_Atomic answered;
-	/* files that RWF_NOWAIT does not work with, to read and to write */
-	int blocking_files[2][64];
-};
-
-struct fuse_ring {
-	struct fuse_ring_connection connection;
-	struct fuse_ring_options options;
-	uint32_t headroom;
-	fuse_ring_handler handler;
-	void (*handled)(void *data);
-	void *data;
-	enum fuse_ring_mode mode;
-	enum fuse_ring_mode refused;	/* the lowest, which why_not_more is of */
-	char why_not_more[160];
-	atomic_bool stopping;		/* no handler is called any more */
-	atomic_bool closed;		/* none runs any more, and no reply is taken */
-	bool stopped;
-	pthread_mutex_t lock;
-	pthread_cond_t phase_changed;
-	pthread_mutex_t handler_lock;	/* for options.serialize */
-	struct workers workers;
-	uint64_t rounds;		/* of ring_rounds() */
-	unsigned int nr_queues;
-	struct ring_queue queues[];
-};
 
 static __thread struct ring_queue *this_queue;
 
@@ -135,7 +54,7 @@ uint64_t ring_now_ms(void)
  * Commands
  */
 
-static struct io_uring_sqe *get_sqe(struct ring_queue *queue)
+struct io_uring_sqe *ring_get_sqe(struct ring_queue *queue)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&queue->uring);
 
@@ -163,7 +82,7 @@ static void free_reply(struct fuse_ring_req *req)
 static void prepare_commit(struct fuse_ring_req *req)
 {
 	struct ring_queue *queue = req->queue;
-	struct io_uring_sqe *sqe = get_sqe(queue);
+	struct io_uring_sqe *sqe = ring_get_sqe(queue);
 
 	if (req->reply) {
 		memcpy(req->payload, req->reply, req->reply_len);
@@ -223,7 +142,7 @@ static void prepare_transfer_and_commit(struct fuse_ring_req *req)
 	/* Linked commands have to be submitted together. */
 	while (io_uring_sq_space_left(&queue->uring) < 2)
 		io_uring_submit(&queue->uring);
-	sqe = get_sqe(queue);
+	sqe = ring_get_sqe(queue);
 	queue_prep_transfer(sqe, req->in.opcode, req->slot, req->done, req->fd,
 			    req->offset + req->done, req->len - req->done);
 	sqe->flags |= IOSQE_IO_LINK;
@@ -241,7 +160,7 @@ static void prepare_transfer_and_commit(struct fuse_ring_req *req)
 /* The rest of what the file has to give or take */
 static void prepare_file(struct fuse_ring_req *req)
 {
-	struct io_uring_sqe *sqe = get_sqe(req->queue);
+	struct io_uring_sqe *sqe = ring_get_sqe(req->queue);
 	char *data = (char *)req->payload + req->done;
 
 	if (req->in.opcode == FUSE_READ)
@@ -333,13 +252,15 @@ static void run_work(struct work *work)
 		    ((char *)work - offsetof(struct fuse_ring_req, work)));
 }
 
-static void prepare_register(struct ring_queue *queue, unsigned int slot)
+void ring_prepare_register(struct ring_queue *queue, unsigned int slot)
 {
 	struct queue_register *reg = &queue->reqs[slot].registration;
-	struct io_uring_sqe *sqe = get_sqe(queue);
+	struct io_uring_sqe *sqe = ring_get_sqe(queue);
 
-	queue_register_fill(reg, &queue->layout, &queue->memory, queue->qid,
-			    slot);
+	memset(reg, 0, sizeof(*reg));
+	reg->slot = slot;
+	reg->command.qid = queue->qid;
+	queue->layout.door->fill(reg, &queue->layout, &queue->memory);
 	queue_prep_register(sqe, queue->ring->connection.dev_fd, reg);
 	set_completion(sqe, &queue->reqs[slot], COMMAND_DONE);
 }
@@ -347,11 +268,11 @@ static void prepare_register(struct ring_queue *queue, unsigned int slot)
 /* An entry in place of one whose request waits; false if there is none left */
 static bool add_entry(struct ring_queue *queue)
 {
-	if (queue->entries - queue->waiting > queue->ring->options.depth)
+	if (queue->entries - queue->waiting > queue->layout.keep)
 		return true;
 	if (queue->entries == queue->layout.depth)
 		return false;
-	prepare_register(queue, queue->entries++);
+	ring_prepare_register(queue, queue->entries++);
 	/*
 	 * Now, since the handler may not return before another request came.
 	 * What cannot be submitted now is when this thread waits for more.
@@ -394,25 +315,35 @@ static void dispatch(struct fuse_ring_req *req)
 		run_handler(req);
 }
 
+static void find_payload(struct fuse_ring_req *req)
+{
+	struct ring_queue *queue = req->queue;
+	int buffer = queue->layout.door->buffer(&queue->layout, req->slot,
+						req->header);
+
+	req->payload = NULL;
+	req->room = 0;
+	if (buffer >= 0)
+		req->payload = queue_memory_payload(&queue->memory,
+						    &queue->layout, buffer,
+						    &req->room);
+	else if (buffer != NO_BUFFER)
+		ring_log(&queue->ring->options,
+			 "queue %u: the kernel names a buffer that does not exist",
+			 queue->qid);
+}
+
 static void take_request(struct fuse_ring_req *req)
 {
 	struct ring_queue *queue = req->queue;
-	const struct fuse_uring_bufring_ent *entry = &req->header->entry;
+	const struct fuse_uring_bufring_ent *entry = &req->header->ent;
 
 	memcpy(&req->in, req->header->in_out, sizeof(req->in));
 	atomic_store(&req->unique, req->in.unique);
 	req->commit_id = entry->commit_id;
 	req->zero_copied = entry->flags & FUSE_URING_ENT_ZERO_COPY;
 	req->used = entry->payload_sz;
-	req->payload = queue_memory_payload(&queue->memory, &queue->layout,
-					    req->slot, entry->buf_id,
-					    &req->room);
-	if (!req->payload && req->room) {
-		ring_log(&queue->ring->options,
-			 "queue %u: the kernel names buffer %u, which does not exist",
-			 queue->qid, entry->buf_id);
-		req->room = 0;
-	}
+	find_payload(req);
 	req->waits = req->in.opcode == FUSE_SETLKW;
 	req->zero_copy_open = false;
 	req->error = 0;
@@ -512,7 +443,7 @@ static void take_answered(struct ring_queue *queue)
 
 static void prepare_wake(struct ring_queue *queue)
 {
-	struct io_uring_sqe *sqe = get_sqe(queue);
+	struct io_uring_sqe *sqe = ring_get_sqe(queue);
 
 	io_uring_prep_poll_multishot(sqe, queue->event_fd, POLLIN);
 	set_completion(sqe, NULL, WOKEN);
@@ -571,8 +502,8 @@ static void tell_end(struct ring_queue *queue)
 	struct fuse_ring *ring = queue->ring;
 
 	pthread_mutex_lock(&ring->lock);
-	queue->reached = RUN;
-	pthread_cond_broadcast(&ring->phase_changed);
+	queue->ended = true;
+	pthread_cond_broadcast(&ring->job_done);
 	pthread_mutex_unlock(&ring->lock);
 }
 
@@ -596,7 +527,7 @@ static bool wait_and_complete(struct ring_queue *queue)
 	return atomic_load(&ring->closed);
 }
 
-static void run_queue(struct ring_queue *queue)
+static int run_queue(struct ring_queue *queue)
 {
 	struct fuse_ring *ring = queue->ring;
 	struct fuse_ring_req *req, *next;
@@ -611,6 +542,7 @@ static void run_queue(struct ring_queue *queue)
 	while (!wait_and_complete(queue))
 		if (atomic_load(&ring->stopping))
 			tell_end(queue);
+	return 0;
 }
 
 /*
@@ -639,239 +571,22 @@ static void send_the_rest(struct ring_queue *queue)
 }
 
 /*
- * Modes
+ * Getting ready
  */
 
-static uint64_t mode_flags(const struct fuse_ring_options *options,
-			   enum fuse_ring_mode mode)
+int ring_run_command(struct ring_queue *queue, struct io_uring_sqe *sqe)
 {
-	uint64_t flags;
-
-	switch (mode) {
-	case FUSE_RING_ZERO_COPY:
-		flags = PINNED_FLAGS | FUSE_URING_REGISTER_ZERO_COPY;
-		if (!options->zero_copy_all)
-			flags |= FUSE_URING_REGISTER_ZERO_COPY_OPT_IN;
-		return flags;
-	case FUSE_RING_PINNED:
-		return PINNED_FLAGS;
-	case FUSE_RING_POOLED:
-		return FUSE_URING_REGISTER_BUFRING;
-	default:
-		return 0;
-	}
-}
-
-static uint32_t largest_payload(const struct fuse_ring_connection *connection)
-{
-	uint32_t largest = FUSE_MIN_READ_BUFFER;
-
-	if (largest < connection->max_write)
-		largest = connection->max_write;
-	if (largest < connection->max_pages * getpagesize())
-		largest = connection->max_pages * getpagesize();
-	return queue_page_align(largest);
-}
-
-/* Many small buffers and a few of the largest size, unless told otherwise */
-static void default_pools(struct queue_layout *layout, unsigned int depth)
-{
-	unsigned int few = depth < 4 ? depth : 4;
-	uint32_t page_size = getpagesize();
-
-	layout->nr_pools = 0;
-	if (depth > few)
-		layout->pool[layout->nr_pools++] =
-			(struct queue_pool) { page_size, depth };
-	layout->pool[layout->nr_pools++] =
-		(struct queue_pool) { layout->max_payload, few };
-}
-
-static void choose_layout(struct ring_queue *queue, enum fuse_ring_mode mode)
-{
-	const struct fuse_ring_options *options = &queue->ring->options;
-	unsigned int spare = MAX_SPARE_ENTRIES / queue->ring->nr_queues;
-	struct queue_layout *layout = &queue->layout;
-	unsigned int pool;
-
-	if (spare > SPARE_ENTRIES)
-		spare = SPARE_ENTRIES;
-	layout->flags = mode_flags(options, mode);
-	layout->depth = options->depth + spare < UINT16_MAX ?
-			options->depth + spare : UINT16_MAX;
-	layout->max_payload = largest_payload(&queue->ring->connection);
-	layout->headroom = queue->ring->headroom;
-	layout->nr_pools = options->nr_pools;
-	if (!options->nr_pools) {
-		default_pools(layout, options->depth);
-		return;
-	}
-	for (pool = 0; pool < options->nr_pools; pool++) {
-		layout->pool[pool].buf_size =
-			queue_page_align(options->pool[pool].buf_size);
-		layout->pool[pool].nr = options->pool[pool].nr;
-	}
-	if (layout->pool[pool - 1].buf_size < layout->max_payload)
-		layout->pool[pool - 1].buf_size = layout->max_payload;
-}
-
-/* Memory for a mode; the pools serve every mode but the legacy one. */
-static int set_mode(struct ring_queue *queue, enum fuse_ring_mode mode)
-{
-	bool was_legacy = queue->mode == FUSE_RING_LEGACY;
-	bool is_legacy = mode == FUSE_RING_LEGACY;
-
-	queue->mode = mode;
-	choose_layout(queue, mode);
-	if (queue->memory.headers.iov_base) {
-		if (was_legacy == is_legacy)
-			return 0;
-		queue_memory_unmap(&queue->memory);
-	}
-	return queue_memory_map(&queue->memory, &queue->layout);
-}
-
-static void init_reqs(struct ring_queue *queue)
-{
-	unsigned int slot;
-
-	for (slot = 0; slot < queue->layout.depth; slot++) {
-		queue->reqs[slot].queue = queue;
-		queue->reqs[slot].slot = slot;
-		queue->reqs[slot].header =
-			queue_memory_header(&queue->memory, slot);
-	}
-}
-
-/* -> what the kernel said, or 0 if the command is pending */
-static int submit_and_look(struct ring_queue *queue)
-{
+	struct __kernel_timespec limit = { .tv_sec = TRY_SECONDS };
 	struct io_uring_cqe *cqe;
-	int refused = 0, n;
-
-	n = io_uring_submit_and_get_events(&queue->uring);
-	if (n < 0)
-		return n;
-	while (!io_uring_peek_cqe(&queue->uring, &cqe)) {
-		struct fuse_ring_req *req = (void *)(uintptr_t)cqe->user_data;
-
-		if (cqe->res < 0) {
-			refused = cqe->res;
-		} else {
-			req->next = queue->early;
-			queue->early = req;
-		}
-		io_uring_cqe_seen(&queue->uring, cqe);
-	}
-	return refused;
-}
-
-static int register_slot(struct ring_queue *queue, unsigned int slot)
-{
-	prepare_register(queue, slot);
-	return submit_and_look(queue);
-}
-
-/*
- * Says to the kernel that this server gives up on io-uring: a legacy REGISTER
- * without memory fails, and turns it off.
- */
-static void give_up(struct ring_queue *queue)
-{
-	struct io_uring_sqe *sqe = get_sqe(queue);
-
-	queue_prep_command(sqe, queue->ring->connection.dev_fd,
-			   FUSE_IO_URING_CMD_REGISTER)->qid = queue->qid;
-	set_completion(sqe, &queue->reqs[0], COMMAND_DONE);
-	submit_and_look(queue);
-}
-
-/* All but the spare ones; the queue works as soon as it has one. */
-static int register_slots(struct ring_queue *queue)
-{
-	unsigned int depth = queue->ring->options.depth, slot;
 	int err;
 
-	if (queue->mode == FUSE_RING_ZERO_COPY && !queue->has_fixed_buffers) {
-		err = io_uring_register_buffers_sparse(&queue->uring,
-						       queue->layout.depth);
-		if (err)
-			return err == -EPERM ? err : -ENOMEM;
-		queue->has_fixed_buffers = true;
-	}
-	for (slot = 0; slot < depth; slot++) {
-		err = register_slot(queue, slot);
-		queue->entries = slot + !err;
-		if (!err)
-			continue;
-		if (!slot)
-			return err;
-		ring_log(&queue->ring->options,
-			 "queue %u: only %u of %u entries: %s", queue->qid,
-			 slot, depth, strerror(-err));
-		break;
-	}
-	return 0;
-}
-
-static void note_why(struct ring_queue *queue, enum fuse_ring_mode mode, int err)
-{
-	struct fuse_ring *ring = queue->ring;
-	const char *name = fuse_ring_mode_name(mode);
-	struct rlimit limit = {};
-
-	/* It says what the mode lacks that is just above the one they get. */
-	if (mode > ring->refused)
-		return;
-	ring->refused = mode;
-	if (mode == FUSE_RING_ZERO_COPY && err == -EPERM) {
-		snprintf(ring->why_not_more, sizeof(ring->why_not_more),
-			 "%s needs CAP_SYS_ADMIN", name);
-	} else if (mode >= FUSE_RING_PINNED && err == -ENOMEM) {
-		getrlimit(RLIMIT_MEMLOCK, &limit);
-		snprintf(ring->why_not_more, sizeof(ring->why_not_more),
-			 "%s needs %zu KiB of locked memory in each of %u queues, RLIMIT_MEMLOCK is %llu KiB",
-			 name, queue_layout_pinned_bytes(&queue->layout) / 1024,
-			 ring->nr_queues,
-			 (unsigned long long)limit.rlim_cur / 1024);
-	} else {
-		snprintf(ring->why_not_more, sizeof(ring->why_not_more),
-			 "%s: %s", name, strerror(-err));
-	}
-}
-
-/* The mode below, if the kernel lets a server try again after this error */
-static enum fuse_ring_mode next_mode(const struct ring_queue *queue,
-				     enum fuse_ring_mode mode, int err)
-{
-	if (queue->ring->options.mode != FUSE_RING_AUTO ||
-	    mode == FUSE_RING_LEGACY || (err != -EPERM && err != -ENOMEM))
-		return FUSE_RING_OFF;
-	return mode - 1;
-}
-
-static int register_queue(struct ring_queue *queue)
-{
-	enum fuse_ring_mode mode = queue->ring->mode, lower;
-	int err;
-
-	for (;;) {
-		err = set_mode(queue, mode);
-		if (!err) {
-			init_reqs(queue);
-			err = register_slots(queue);
-		}
-		if (!err)
-			return 0;
-		pthread_mutex_lock(&queue->ring->lock);
-		note_why(queue, mode, err);
-		pthread_mutex_unlock(&queue->ring->lock);
-		lower = next_mode(queue, mode, err);
-		if (lower == FUSE_RING_OFF)
-			break;
-		mode = lower;
-	}
-	give_up(queue);
+	set_completion(sqe, NULL, COMMAND_DONE);
+	err = io_uring_submit_and_wait_timeout(&queue->uring, &cqe, 1, &limit,
+					       NULL);
+	if (err < 0)
+		return err;
+	err = cqe->res;
+	io_uring_cqe_seen(&queue->uring, cqe);
 	return err;
 }
 
@@ -883,20 +598,14 @@ static int register_queue(struct ring_queue *queue)
  */
 static int try_command(struct ring_queue *queue)
 {
-	struct __kernel_timespec limit = { .tv_sec = TRY_SECONDS };
-	struct io_uring_sqe *sqe = get_sqe(queue);
-	struct io_uring_cqe *cqe;
+	struct io_uring_sqe *sqe = ring_get_sqe(queue);
+	struct ring_cmd_req *req;
 	int err;
 
-	queue_prep_command(sqe, queue->ring->connection.dev_fd,
-			   FUSE_IO_URING_CMD_COMMIT_AND_FETCH)->qid = queue->qid;
-	set_completion(sqe, NULL, COMMAND_DONE);
-	err = io_uring_submit_and_wait_timeout(&queue->uring, &cqe, 1, &limit,
-					       NULL);
-	if (err < 0)
-		return err;
-	err = cqe->res;
-	io_uring_cqe_seen(&queue->uring, cqe);
+	req = queue_prep_command(sqe, queue->ring->connection.dev_fd,
+				 FUSE_IO_URING_CMD_COMMIT_AND_FETCH);
+	req->qid = queue->qid;
+	err = ring_run_command(queue, sqe);
 	return err == -EAGAIN ? 0 : err;
 }
 
@@ -913,10 +622,7 @@ static int prepare_queue(struct ring_queue *queue)
 	queue->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (queue->event_fd < 0)
 		return -errno;
-	err = set_mode(queue, queue->ring->mode);
-	if (err)
-		return err;
-	queue->reqs = calloc(queue->layout.depth, sizeof(*queue->reqs));
+	queue->reqs = calloc(modes_most_slots(queue->ring), sizeof(*queue->reqs));
 	if (!queue->reqs)
 		return -ENOMEM;
 	err = io_uring_queue_init_params(sqes, &queue->uring, &params);
@@ -938,29 +644,41 @@ static int prepare_queue(struct ring_queue *queue)
  * Threads
  */
 
-/* Tells that a phase ended, waits until the next one is wanted. */
-static bool reach(struct ring_queue *queue, enum phase phase, int error)
+typedef int (*ring_job)(struct ring_queue *queue);
+
+/* Waits for something to do; NULL at the end. */
+static ring_job next_job(struct ring_queue *queue)
+{
+	struct fuse_ring *ring = queue->ring;
+	ring_job next;
+
+	pthread_mutex_lock(&ring->lock);
+	while (!queue->job && !atomic_load(&ring->stopping))
+		pthread_cond_wait(&ring->job_done, &ring->lock);
+	next = atomic_load(&ring->stopping) ? NULL : queue->job;
+	pthread_mutex_unlock(&ring->lock);
+	return next;
+}
+
+static void tell_done(struct ring_queue *queue, int error)
 {
 	struct fuse_ring *ring = queue->ring;
 
 	pthread_mutex_lock(&ring->lock);
-	queue->reached = phase;
+	queue->job = NULL;
 	queue->error = error;
-	pthread_cond_broadcast(&ring->phase_changed);
-	while (queue->wanted <= phase && !atomic_load(&ring->stopping))
-		pthread_cond_wait(&ring->phase_changed, &ring->lock);
+	pthread_cond_broadcast(&ring->job_done);
 	pthread_mutex_unlock(&ring->lock);
-	return !error && !atomic_load(&ring->stopping);
 }
 
 static void *queue_thread(void *arg)
 {
 	struct ring_queue *queue = arg;
+	ring_job job;
 
 	this_queue = queue;
-	if (reach(queue, PREPARE, prepare_queue(queue)) &&
-	    reach(queue, REGISTER, register_queue(queue)))
-		run_queue(queue);
+	while ((job = next_job(queue)))
+		tell_done(queue, job(queue));
 	if (queue->has_uring) {
 		send_the_rest(queue);
 		exit_uring(queue);
@@ -969,26 +687,38 @@ static void *queue_thread(void *arg)
 	return NULL;
 }
 
-/* @last: one more than the last queue. -> the first error */
-static int want(struct fuse_ring *ring, unsigned int first, unsigned int last,
-		enum phase phase)
+/* @last: one more than the last queue */
+static void give(struct fuse_ring *ring, unsigned int first, unsigned int last,
+		 ring_job job)
 {
 	unsigned int n;
-	int err = 0;
 
 	pthread_mutex_lock(&ring->lock);
 	for (n = first; n < last; n++)
-		ring->queues[n].wanted = phase;
-	pthread_cond_broadcast(&ring->phase_changed);
-	/* There is nothing to wait for where they run. */
-	for (n = first; phase != RUN && n < last; n++) {
-		while (ring->queues[n].reached < phase)
-			pthread_cond_wait(&ring->phase_changed, &ring->lock);
-		if (!err)
-			err = ring->queues[n].error;
+		ring->queues[n].job = job;
+	pthread_cond_broadcast(&ring->job_done);
+	pthread_mutex_unlock(&ring->lock);
+}
+
+/* Gives the job and waits until it is done. -> the first queue that failed */
+static struct ring_queue *have_done(struct fuse_ring *ring, unsigned int first,
+				    unsigned int last, ring_job job)
+{
+	struct ring_queue *failed = NULL;
+	unsigned int n;
+
+	give(ring, first, last, job);
+	pthread_mutex_lock(&ring->lock);
+	for (n = first; n < last; n++) {
+		struct ring_queue *queue = &ring->queues[n];
+
+		while (queue->job && !queue->ended)
+			pthread_cond_wait(&ring->job_done, &ring->lock);
+		if (queue->error && !failed)
+			failed = queue;
 	}
 	pthread_mutex_unlock(&ring->lock);
-	return err;
+	return failed;
 }
 
 static int start_threads(struct fuse_ring *ring)
@@ -1009,35 +739,6 @@ static int start_threads(struct fuse_ring *ring)
 	return err;
 }
 
-static bool has_buffer_rings(const struct fuse_ring_connection *connection)
-{
-	return connection->kernel_flags & FUSE_HAS_IO_URING_BUFRING;
-}
-
-bool ring_needs_newer_kernel(const struct fuse_ring_connection *connection,
-			     const struct fuse_ring_options *options)
-{
-	return options->mode > FUSE_RING_LEGACY && !has_buffer_rings(connection);
-}
-
-/* The mode to begin with */
-static int best_mode(const struct fuse_ring_connection *connection,
-		     const struct fuse_ring_options *options,
-		     enum fuse_ring_mode *mode)
-{
-	*mode = options->mode;
-	if (*mode == FUSE_RING_AUTO) {
-		*mode = options->auto_best ?: FUSE_RING_ZERO_COPY;
-		if (*mode > FUSE_RING_LEGACY && !has_buffer_rings(connection))
-			*mode = FUSE_RING_LEGACY;
-	}
-	if (*mode == FUSE_RING_OFF ||
-	    !(connection->kernel_flags & FUSE_OVER_IO_URING) ||
-	    ring_needs_newer_kernel(connection, options))
-		return -EOPNOTSUPP;
-	return 0;
-}
-
 static struct fuse_ring *ring_alloc(unsigned int nr_queues)
 {
 	struct fuse_ring *ring;
@@ -1052,7 +753,7 @@ static struct fuse_ring *ring_alloc(unsigned int nr_queues)
 	}
 	pthread_mutex_init(&ring->lock, NULL);
 	pthread_mutex_init(&ring->handler_lock, NULL);
-	pthread_cond_init(&ring->phase_changed, NULL);
+	pthread_cond_init(&ring->job_done, NULL);
 	ring->nr_queues = nr_queues;
 	for (n = 0; n < nr_queues; n++) {
 		ring->queues[n].ring = ring;
@@ -1064,6 +765,44 @@ static struct fuse_ring *ring_alloc(unsigned int nr_queues)
 	return ring;
 }
 
+/* Whatever can fail before INIT is answered */
+static int get_ready(struct fuse_ring *ring)
+{
+	struct ring_queue *failed;
+	unsigned int n;
+	int err;
+
+	err = start_threads(ring);
+	if (err)
+		return err;
+	failed = have_done(ring, 0, ring->nr_queues, prepare_queue);
+	if (failed) {
+		/* It is not for this that the ring is off. */
+		ring->why_not_more[0] = '\0';
+		return failed->error;
+	}
+	for (n = 0; n < ring->nr_queues; n++)
+		ring->queues[n].mode = ring->mode;
+	/* Where one of them cannot have what the mode takes, none does. */
+	while ((failed = have_done(ring, 0, ring->nr_queues, modes_reserve))) {
+		err = failed->error;
+		if (!modes_lower_all(ring, failed, err))
+			return err;
+	}
+	return 0;
+}
+
+/* What was asked for is not always to be told. */
+static void log_off(struct fuse_ring *ring, int err)
+{
+	if (ring->options.mode == FUSE_RING_OFF)
+		return;
+	if (ring->why_not_more[0])
+		ring_log(&ring->options, "off, %s", ring->why_not_more);
+	else
+		ring_log(&ring->options, "off, io_uring: %s", strerror(-err));
+}
+
 int ring_prepare(struct fuse_ring **result,
 		 const struct fuse_ring_connection *connection,
 		 const struct fuse_ring_options *given, uint32_t headroom,
@@ -1071,36 +810,32 @@ int ring_prepare(struct fuse_ring **result,
 		 void *data)
 {
 	struct fuse_ring_options options = ring_options_or_default(given);
-	enum fuse_ring_mode mode;
 	struct fuse_ring *ring;
 	int err;
 
 	*result = NULL;
-	if (options.depth > 65535 || !ring_pools_make_sense(&options))
+	if (options.depth > 65535 || !ring_pools_make_sense(&options)) {
+		ring_log(&options, "off, the options make no sense");
 		return -EINVAL;
-	err = best_mode(connection, &options, &mode);
-	if (err)
-		return err;
+	}
 	ring = ring_alloc(queue_count());
-	if (!ring)
+	if (!ring) {
+		ring_log(&options, "off, %s", strerror(ENOMEM));
 		return -ENOMEM;
+	}
 	ring->connection = *connection;
 	ring->options = options;
 	ring->headroom = headroom;
 	ring->handler = handler;
 	ring->handled = handled;
 	ring->data = data;
-	ring->mode = mode;
-	ring->refused = FUSE_RING_ZERO_COPY;
 	ring->workers.max = options.workers;
-	if (!has_buffer_rings(connection))
-		snprintf(ring->why_not_more, sizeof(ring->why_not_more),
-			 "the kernel has no buffer rings");
 
-	err = start_threads(ring);
+	err = modes_choose(ring);
 	if (!err)
-		err = want(ring, 0, ring->nr_queues, PREPARE);
+		err = get_ready(ring);
 	if (err) {
+		log_off(ring, err);
 		fuse_ring_free(ring);
 		return err;
 	}
@@ -1119,20 +854,20 @@ int fuse_ring_prepare(struct fuse_ring **ring,
 static void log_mode(struct fuse_ring *ring)
 {
 	const struct ring_queue *queue = ring->queues;
-	struct queue_layout layout;
+	unsigned int requests;
 	size_t payload;
 
 	while (queue->mode != ring->mode)
 		queue++;
-	layout = queue->layout;
+	requests = ring->options.depth < queue->layout.depth ?
+		   ring->options.depth : queue->layout.depth;
 	/* Memory of spare entries is not touched. */
-	layout.depth = ring->options.depth;
-	payload = queue_layout_payload_bytes(&layout);
+	payload = queue_layout_payload_bytes(&queue->layout, requests);
 	ring_log(&ring->options,
 		 "%s, %u queues of %u requests and %zu KiB of payload buffers%s%s",
-		 fuse_ring_mode_name(ring->mode), ring->nr_queues,
-		 ring->options.depth, payload / 1024,
-		 ring->why_not_more[0] ? "; " : "", ring->why_not_more);
+		 fuse_ring_mode_name(ring->mode), ring->nr_queues, requests,
+		 payload / 1024, ring->why_not_more[0] ? "; " : "",
+		 ring->why_not_more);
 }
 
 /* What all queues have: the later ones may have had to do with less. */
@@ -1147,23 +882,34 @@ static enum fuse_ring_mode lowest_mode(const struct fuse_ring *ring)
 	return lowest;
 }
 
+/* The others follow what works for the first one, or less. */
+static int one_by_one(struct fuse_ring *ring, ring_job job)
+{
+	struct ring_queue *first = ring->queues, *failed;
+	unsigned int n;
+
+	failed = have_done(ring, 0, 1, job);
+	if (!failed) {
+		ring->mode = first->mode;
+		for (n = 1; n < ring->nr_queues; n++)
+			ring->queues[n].mode = first->mode;
+		failed = have_done(ring, 1, ring->nr_queues, job);
+	}
+	return failed ? failed->error : 0;
+}
+
 int fuse_ring_start(struct fuse_ring *ring)
 {
 	int err;
 
-	/* The others follow what works for the first one, or less. */
-	err = want(ring, 0, 1, REGISTER);
-	if (!err) {
-		ring->mode = ring->queues[0].mode;
-		err = want(ring, 1, ring->nr_queues, REGISTER);
-	}
+	err = one_by_one(ring, modes_register);
 	if (err) {
-		ring_log(&ring->options, "off, %s", ring->why_not_more);
+		log_off(ring, err);
 		fuse_ring_stop(ring);
 		return err;
 	}
 	ring->mode = lowest_mode(ring);
-	want(ring, 0, ring->nr_queues, RUN);
+	give(ring, 0, ring->nr_queues, run_queue);
 	log_mode(ring);
 	return 0;
 }
@@ -1191,13 +937,12 @@ void fuse_ring_stop(struct fuse_ring *ring)
 	ring->stopped = true;
 	pthread_mutex_lock(&ring->lock);
 	atomic_store(&ring->stopping, true);
-	pthread_cond_broadcast(&ring->phase_changed);
+	pthread_cond_broadcast(&ring->job_done);
 	wake_all(ring);
 	/* Handlers run in the queues' threads and in those of the workers. */
 	for (n = 0; n < ring->nr_queues; n++)
-		while (ring->queues[n].has_thread &&
-		       ring->queues[n].reached != RUN)
-			pthread_cond_wait(&ring->phase_changed, &ring->lock);
+		while (ring->queues[n].has_thread && !ring->queues[n].ended)
+			pthread_cond_wait(&ring->job_done, &ring->lock);
 	pthread_mutex_unlock(&ring->lock);
 	workers_stop(&ring->workers);
 	atomic_store(&ring->closed, true);
@@ -1225,7 +970,7 @@ void fuse_ring_free(struct fuse_ring *ring)
 			close(queue->event_fd);
 	}
 	workers_destroy(&ring->workers);
-	pthread_cond_destroy(&ring->phase_changed);
+	pthread_cond_destroy(&ring->job_done);
 	pthread_mutex_destroy(&ring->handler_lock);
 	pthread_mutex_destroy(&ring->lock);
 	free(ring);

@@ -59,6 +59,90 @@ struct fuse_ring_req {
  */
 #define RING_COOKIE		(1ULL << 62)
 
+struct ring_queue {
+	struct fuse_ring *ring;
+	unsigned int qid;
+	pthread_t thread;
+	bool has_thread;
+
+	/* under ring->lock, with ring->job_done */
+	int (*job)(struct ring_queue *queue);	/* for the thread to do next */
+	int error;		/* of the last one */
+	bool ended;		/* no handler runs in the thread any more */
+
+	enum fuse_ring_mode mode;
+	struct queue_layout layout;
+	struct queue_memory memory;
+	struct io_uring uring;
+	bool has_uring;
+	bool has_fixed_buffers;
+	struct fuse_ring_req *reqs;	/* by slot */
+	unsigned int entries;	/* registered slots */
+	unsigned int waiting;	/* of them with requests that wait for a lock */
+	unsigned int moving;	/* awaited: data on its way from or to a file */
+	atomic_bool busy;	/* with what has come, not waiting for more */
+	atomic_uint turns;	/* of waiting for more */
+	unsigned int turns_before;	/* the last of ring->rounds */
+	uint32_t generation;
+	/* requests that came while entries were being registered */
+	struct fuse_ring_req *early;
+
+	int event_fd;
+	struct fuse_ring_req *_Atomic answered;
+	/* files that RWF_NOWAIT does not work with, to read and to write */
+	int blocking_files[2][64];
+};
+
+struct fuse_ring {
+	struct fuse_ring_connection connection;
+	struct fuse_ring_options options;
+	uint32_t headroom;
+	fuse_ring_handler handler;
+	void (*handled)(void *data);
+	void *data;
+	const struct ring_door *door;	/* for all modes but the legacy one */
+	enum fuse_ring_mode mode;
+	enum fuse_ring_mode refused;	/* the lowest, which why_not_more is of */
+	char why_not_more[160];
+	atomic_bool stopping;		/* no handler is called any more */
+	atomic_bool closed;		/* none runs any more, and no reply is taken */
+	bool stopped;
+	pthread_mutex_t lock;
+	pthread_cond_t job_done;	/* or given */
+	pthread_mutex_t handler_lock;	/* for options.serialize */
+	struct workers workers;
+	uint64_t rounds;		/* of ring_rounds() */
+	unsigned int nr_queues;
+	struct ring_queue queues[];
+};
+
+/*
+ * For what sets a queue up, in the queue's thread
+ */
+
+struct io_uring_sqe *ring_get_sqe(struct ring_queue *queue);
+void ring_prepare_register(struct ring_queue *queue, unsigned int slot);
+/* Waits for a command that the driver answers at once: what it said */
+int ring_run_command(struct ring_queue *queue, struct io_uring_sqe *sqe);
+
+/*
+ * modes.c
+ */
+
+/* The mode to begin with and its door; -EOPNOTSUPP: there is none, see why_not_more */
+int modes_choose(struct fuse_ring *ring);
+/* How many slots a queue may have in any mode */
+unsigned int modes_most_slots(const struct fuse_ring *ring);
+/* The mode below ring->mode after @queue failed to get memory for that */
+bool modes_lower_all(struct fuse_ring *ring, struct ring_queue *queue, int err);
+/* Jobs for a queue's thread, in this order; the first one before INIT is answered */
+int modes_reserve(struct ring_queue *queue);
+int modes_register(struct ring_queue *queue);
+
+/* What is told where INIT lacks FUSE_OVER_IO_URING */
+#define RING_NOT_OFFERED						\
+	"the kernel does not offer fuse over io_uring (fuse.enable_uring)"
+
 struct fuse_ring_options ring_options_or_default(const struct fuse_ring_options *options);
 void ring_log(const struct fuse_ring_options *options, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
@@ -80,13 +164,6 @@ uint64_t ring_find_unique(struct fuse_ring *ring, uint64_t unique, bool *begun);
  * on its way. For one thread only.
  */
 uint64_t ring_rounds(struct fuse_ring *ring);
-
-/*
- * Whether it is for want of buffer rings in the kernel that the mode asked for
- * cannot be had
- */
-bool ring_needs_newer_kernel(const struct fuse_ring_connection *connection,
-			     const struct fuse_ring_options *options);
 
 /* Around what must not run beside a handler, if options.serialize is set */
 void ring_begin_handler(struct fuse_ring *ring);

@@ -30,4 +30,12 @@ enum fuse_uring_cmd {
 #define FOPEN_IO_URING_ZERO_COPY	(1 << 8)
 #endif
 
+/* struct fuse_uring_cmd_req, which older headers do not have */
+struct ring_cmd_req {
+	uint64_t flags;
+	uint64_t commit_id;
+	uint16_t qid;
+	uint8_t padding[6];
+};
+
 #endif

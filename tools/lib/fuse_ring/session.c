@@ -175,7 +175,6 @@ static void agree(struct session *session, struct fuse_init_out *init)
 		.max_pages = 32,
 	};
 	size_t largest;
-	int err;
 
 	if (init->flags & FUSE_MAX_PAGES)
 		connection.max_pages = enough_pages(init);
@@ -184,22 +183,14 @@ static void agree(struct session *session, struct fuse_init_out *init)
 		largest = init->max_write;
 	session->buffer_size = FUSE_MIN_READ_BUFFER + largest;
 	session->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (session->wake_fd < 0)
-		err = -errno;
-	else
-		err = ring_prepare(&session->ring, &connection,
-				   &session->options, getpagesize(),
-				   run_request, request_ran, session);
-	if (err) {
-		if (session->wake_fd >= 0)
-			close(session->wake_fd);
+	if (session->wake_fd < 0) {
+		ring_log(&session->options, "off, eventfd: %s", strerror(errno));
+		return;
+	}
+	if (ring_prepare(&session->ring, &connection, &session->options,
+			 getpagesize(), run_request, request_ran, session)) {
+		close(session->wake_fd);
 		session->wake_fd = -1;
-		if (ring_needs_newer_kernel(&connection, &session->options))
-			ring_log(&session->options,
-				 "off, the kernel has no buffer rings");
-		else
-			ring_log(&session->options, "off, io_uring: %s",
-				 strerror(-err));
 		return;
 	}
 	if (init->flags & FUSE_MAX_PAGES)
@@ -681,8 +672,7 @@ static int begin(struct session *session, const sigset_t *mask)
 		if (!err)
 			answers_init = session;
 	} else {
-		ring_log(&session->options,
-			 "off, the kernel does not offer fuse over io_uring (fuse.enable_uring)");
+		ring_log(&session->options, "off, " RING_NOT_OFFERED);
 	}
 	fuse_session_process_buf(session->se, &buf);
 	answers_init = NULL;

@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: LGPL-2.1 OR BSD-2-Clause
+/*
+ * Modes: which one a ring begins with, and the way down from there. Every step
+ * down is taken before clients are served.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "door.h"
+
+/*
+ * Entries for requests that wait for a lock, beyond options.depth: so many can
+ * wait in one queue, and the one that unlocks still gets through.
+ */
+#define SPARE_ENTRIES 112
+
+/*
+ * Of all queues together: where a slot has a buffer of its own this takes two
+ * mappings, and a process has 65530 of them unless told otherwise.
+ */
+#define MAX_SPARE_ENTRIES 8192
+
+#define NR_DOORS 2
+
+/* The better ones first */
+static const struct ring_door * const doors[NR_DOORS] = {
+	&ring_door_bufring,
+	&ring_door_entries,
+};
+
+static bool is_offered(const struct fuse_ring *ring, const struct ring_door *door)
+{
+	return ring->connection.kernel_flags & door->kernel_flag;
+}
+
+static bool is_wanted(const struct fuse_ring *ring, const struct ring_door *door,
+		      enum fuse_ring_mode mode)
+{
+	return mode >= door->lowest &&
+	       (mode <= door->highest || ring->options.mode == FUSE_RING_AUTO);
+}
+
+int modes_choose(struct fuse_ring *ring)
+{
+	enum fuse_ring_mode mode = ring->options.mode;
+	unsigned int n;
+
+	if (mode == FUSE_RING_OFF)
+		return -EOPNOTSUPP;
+	if (!is_offered(ring, &ring_door_entries)) {
+		snprintf(ring->why_not_more, sizeof(ring->why_not_more),
+			 RING_NOT_OFFERED);
+		return -EOPNOTSUPP;
+	}
+	if (mode == FUSE_RING_AUTO)
+		mode = ring->options.auto_best ?: FUSE_RING_ZERO_COPY;
+	ring->refused = FUSE_RING_ZERO_COPY;
+	for (n = 0; n < NR_DOORS; n++) {
+		if (!is_wanted(ring, doors[n], mode) ||
+		    !is_offered(ring, doors[n]))
+			continue;
+		ring->door = doors[n];
+		ring->mode = mode < doors[n]->highest ? mode : doors[n]->highest;
+		if (ring->mode < mode)
+			snprintf(ring->why_not_more, sizeof(ring->why_not_more),
+				 "the kernel has no %s", ring_door_bufring.what);
+		return 0;
+	}
+	snprintf(ring->why_not_more, sizeof(ring->why_not_more),
+		 "the kernel has no %s", ring_door_bufring.what);
+	return -EOPNOTSUPP;
+}
+
+unsigned int modes_most_slots(const struct fuse_ring *ring)
+{
+	unsigned int spare = MAX_SPARE_ENTRIES / ring->nr_queues;
+
+	if (spare > SPARE_ENTRIES)
+		spare = SPARE_ENTRIES;
+	if (ring->options.depth + spare > UINT16_MAX)
+		return UINT16_MAX;
+	return ring->options.depth + spare;
+}
+
+static uint32_t largest_payload(const struct fuse_ring_connection *connection)
+{
+	uint32_t largest = FUSE_MIN_READ_BUFFER;
+
+	if (largest < connection->max_write)
+		largest = connection->max_write;
+	if (largest < connection->max_pages * getpagesize())
+		largest = connection->max_pages * getpagesize();
+	return largest;
+}
+
+static void lay_out(struct queue_layout *layout, const struct ring_queue *queue)
+{
+	const struct fuse_ring *ring = queue->ring;
+
+	memset(layout, 0, sizeof(*layout));
+	layout->door = queue->mode == FUSE_RING_LEGACY ? &ring_door_entries :
+							 ring->door;
+	layout->depth = modes_most_slots(ring);
+	layout->first = ring->options.depth;
+	layout->keep = ring->options.depth;
+	layout->max_payload = largest_payload(&ring->connection);
+	layout->headroom = ring->headroom;
+	layout->door->lay_out(layout, ring, queue->mode);
+}
+
+static int make_fixed_buffers(struct ring_queue *queue)
+{
+	unsigned int nr = queue->layout.fixed_buffers;
+	int err;
+
+	if (!nr)
+		return 0;
+	err = io_uring_register_buffers_sparse(&queue->uring, nr);
+	queue->has_fixed_buffers = !err;
+	return err && err != -EPERM ? -ENOMEM : err;
+}
+
+static void drop_memory(struct ring_queue *queue)
+{
+	if (queue->has_fixed_buffers)
+		io_uring_unregister_buffers(&queue->uring);
+	queue->has_fixed_buffers = false;
+	queue_memory_unmap(&queue->memory);
+	memset(&queue->layout, 0, sizeof(queue->layout));
+}
+
+static void init_reqs(struct ring_queue *queue)
+{
+	unsigned int slot;
+
+	for (slot = 0; slot < queue->layout.depth; slot++) {
+		queue->reqs[slot].queue = queue;
+		queue->reqs[slot].slot = slot;
+		queue->reqs[slot].header =
+			queue_memory_header(&queue->memory, slot);
+	}
+}
+
+/* All that the mode takes in the server, and nothing of what another one took */
+static int set_up(struct ring_queue *queue)
+{
+	struct queue_layout layout;
+	int err;
+
+	lay_out(&layout, queue);
+	if (!memcmp(&layout, &queue->layout, sizeof(layout)))
+		return 0;
+	drop_memory(queue);
+	queue->layout = layout;
+	err = queue_memory_map(&queue->memory, &queue->layout);
+	if (!err)
+		err = make_fixed_buffers(queue);
+	if (err) {
+		/* For another attempt, which is not to find this one made */
+		queue->layout.first = 0;
+		return err;
+	}
+	init_reqs(queue);
+	return 0;
+}
+
+/* -> what the kernel said, or 0 if the command is pending */
+static int submit_and_look(struct ring_queue *queue)
+{
+	struct io_uring_cqe *cqe;
+	int refused = 0, n;
+
+	n = io_uring_submit_and_get_events(&queue->uring);
+	if (n < 0)
+		return n;
+	while (!io_uring_peek_cqe(&queue->uring, &cqe)) {
+		struct fuse_ring_req *req = (void *)(uintptr_t)cqe->user_data;
+
+		if (cqe->res < 0) {
+			refused = cqe->res;
+		} else {
+			req->next = queue->early;
+			queue->early = req;
+		}
+		io_uring_cqe_seen(&queue->uring, cqe);
+	}
+	return refused;
+}
+
+/*
+ * Says to the kernel that this server gives up on io-uring: a legacy REGISTER
+ * without memory fails, and turns it off.
+ */
+static void give_up(struct ring_queue *queue)
+{
+	struct io_uring_sqe *sqe = ring_get_sqe(queue);
+	struct ring_cmd_req *req;
+
+	req = queue_prep_command(sqe, queue->ring->connection.dev_fd,
+				 FUSE_IO_URING_CMD_REGISTER);
+	req->qid = queue->qid;
+	sqe->user_data = (uintptr_t)&queue->reqs[0];
+	submit_and_look(queue);
+}
+
+/* All but the spare ones; the queue works as soon as it has one. */
+static int register_slots(struct ring_queue *queue)
+{
+	unsigned int first = queue->layout.first, slot;
+	int err;
+
+	for (slot = 0; slot < first; slot++) {
+		ring_prepare_register(queue, slot);
+		err = submit_and_look(queue);
+		queue->entries = slot + !err;
+		if (!err)
+			continue;
+		if (!slot)
+			return err;
+		ring_log(&queue->ring->options,
+			 "queue %u: only %u of %u entries: %s", queue->qid,
+			 slot, first, strerror(-err));
+		break;
+	}
+	return 0;
+}
+
+static void note_why(struct ring_queue *queue, int err)
+{
+	enum fuse_ring_mode mode = queue->mode;
+	struct fuse_ring *ring = queue->ring;
+	const char *name = fuse_ring_mode_name(mode);
+	struct rlimit limit = {};
+
+	/* It says what the mode lacks that is just above the one they get. */
+	if (mode > ring->refused)
+		return;
+	ring->refused = mode;
+	if (err == -EPERM && queue->layout.fixed_buffers &&
+	    !queue->has_fixed_buffers) {
+		snprintf(ring->why_not_more, sizeof(ring->why_not_more),
+			 "%s: io_uring_register(): %s", name, strerror(-err));
+	} else if (mode == FUSE_RING_ZERO_COPY && err == -EPERM) {
+		snprintf(ring->why_not_more, sizeof(ring->why_not_more),
+			 "%s needs CAP_SYS_ADMIN", name);
+	} else if (mode >= FUSE_RING_PINNED && err == -ENOMEM) {
+		getrlimit(RLIMIT_MEMLOCK, &limit);
+		snprintf(ring->why_not_more, sizeof(ring->why_not_more),
+			 "%s needs %zu KiB of locked memory in each of %u queues, RLIMIT_MEMLOCK is %llu KiB",
+			 name, queue_layout_pinned_bytes(&queue->layout) / 1024,
+			 ring->nr_queues,
+			 (unsigned long long)limit.rlim_cur / 1024);
+	} else {
+		snprintf(ring->why_not_more, sizeof(ring->why_not_more),
+			 "%s: %s", name, strerror(-err));
+	}
+}
+
+/* Takes a queue a step down, where there is one and it was not told to stay. */
+static bool go_down(struct ring_queue *queue, int err)
+{
+	queue->mode = queue->layout.door->lower(queue, err);
+	return queue->ring->options.mode == FUSE_RING_AUTO &&
+	       queue->mode != FUSE_RING_OFF;
+}
+
+/* In the best mode in which it works, from queue->mode down */
+int modes_register(struct ring_queue *queue)
+{
+	int err;
+
+	do {
+		err = set_up(queue);
+		if (!err)
+			err = register_slots(queue);
+		if (!err)
+			return 0;
+		pthread_mutex_lock(&queue->ring->lock);
+		note_why(queue, err);
+		pthread_mutex_unlock(&queue->ring->lock);
+	} while (go_down(queue, err));
+	give_up(queue);
+	return err;
+}
+
+int modes_reserve(struct ring_queue *queue)
+{
+	return set_up(queue);
+}
+
+bool modes_lower_all(struct fuse_ring *ring, struct ring_queue *queue, int err)
+{
+	unsigned int n;
+
+	note_why(queue, err);
+	if (!go_down(queue, err))
+		return false;
+	ring->mode = queue->mode;
+	for (n = 0; n < ring->nr_queues; n++)
+		ring->queues[n].mode = ring->mode;
+	return true;
+}
