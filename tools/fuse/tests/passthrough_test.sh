@@ -19,10 +19,10 @@ usage()
 	  -o OPTIONS  more options for PROGRAM, as in -o writeback
 	  -t WORD     only the tests with this word in their name
 	  -r          a mode that cannot be had is a failure, not a skip, unless it
-	              is the kernel that has no buffer rings
+	              is the kernel that has no buffer rings or buffer pools
 	  -l          list the tests
 	PROGRAM is passthrough_ring as it was built, file_ops lies beside it. MODE
-	is a mode of the ring, all of them unless given. Needs root.
+	is a mode of the ring, or MODE:INTERFACE, all of them unless given. Needs root.
 	END
 }
 
@@ -995,18 +995,41 @@ no_process_of_user()
 	! pgrep -f -- "$program.* $work/user\$" >/dev/null
 }
 
+# Buffers of a pool need not be pinned for it.
+does_zero_copy_without_locked_memory()
+{
+	(ulimit -l 64 && exec setpriv --bounding-set -ipc_lock "$program" -f \
+		-o "$1,ring_interface=bufpool,allow_other" "$src" "$mnt") \
+		>"$work/server.log" 2>&1 &
+	server=$!
+	within 30 mounted_or_ended && mounted || complain 'it cannot be mounted' || return
+	if has_mode zero-copy:bufpool; then
+		cp "$random" "$mnt/file"
+		cmp "$random" "$src/file" || complain 'the data written differs'
+		cmp "$random" "$mnt/file" || complain 'the data read differs'
+		rm -f "$src/file"
+	fi
+	stop_server
+}
+
 servers=(says_what_is_wrong goes_into_the_background mounts_on_its_own_source
 	is_not_shown_in_itself keeps_access_control_lists ends_at_a_signal
 	ends_while_a_lock_is_waited_for serves_an_ordinary_user
-	lets_locks_go_in_one_thread\ {off,legacy,pinned}
-	says_that_the_disk_is_full\ {off,legacy,pinned,zero-copy}
-	takes_large_attributes_with_small_writes\ {legacy,pinned,zero-copy}
-	shows_files_of_the_kernel\ {off,legacy,pinned,zero-copy})
+	does_zero_copy_without_locked_memory\ ring={zero-copy,auto}
+	lets_locks_go_in_one_thread\ {off,legacy,{pooled,pinned}:{bufring,bufpool}})
+for mode in off legacy {pinned,zero-copy}:{bufring,bufpool}; do
+	servers+=("says_that_the_disk_is_full $mode" "shows_files_of_the_kernel $mode")
+	[ "$mode" = off ] || servers+=("takes_large_attributes_with_small_writes $mode")
+done
 
-# What the options of this run rule out
+# What the options of this run rule out, or the mode in $2 does
 
 impossible()
 {
+	case $2,$1,,$options, in
+	pinned:bufpool,more_waiters_than_entries,*)
+		echo 'pinned memory is not for entries to spare' ;;
+	esac
 	case $1,,$options, in
 	memory_maps*,direct_io,*|memory_maps*,cache=never,*)
 		printf '%s\n' 3.15 "$libfuse" | sort -CV ||
@@ -1058,7 +1081,11 @@ mounted_or_ended()
 server=''
 start_server()
 {
-	"$program" -f -o "ring=$1,allow_other${options:+,$options}" "${@:3}" \
+	local interface=''
+
+	[[ $1 != *:* ]] || interface=${1#*:}
+	"$program" -f -o "ring=${1%:*}${interface:+,ring_interface=$interface}" \
+		-o "allow_other${options:+,$options}" "${@:3}" \
 		"${2:-$src}" "$mnt" >"$work/server.log" 2>&1 &
 	server=$!
 	within 30 mounted_or_ended && mounted
@@ -1072,28 +1099,32 @@ mode_in_use()
 }
 
 # Of a kernel that does not have it, it cannot be had.
-lacks_buffer_rings()
+lacks_buffers()
 {
-	head -n 1 "$work/server.log" | grep -q 'the kernel has no buffer rings$'
+	head -n 1 "$work/server.log" | grep -qE 'the kernel has no buffer (rings|pools)$'
 }
 
 # has_mode MODE: the server has it, which it says. If not, it is to be skipped
 # or complained about.
 has_mode()
 {
-	local mode=$1 got
+	local mode=${1%:*} got
 
 	got=$(mode_in_use)
 	case $mode,$got in
 	off,legacy|off,pooled|off,pinned|off,zero-copy)
 		complain "it was to be off: $(head -n 1 "$work/server.log")"
 		return 1 ;;
-	off,*|auto,zero-copy|"$mode,$mode")
+	off,*|auto,zero-copy)
 		return 0 ;;
+	"$mode,$mode")
+		[[ $1 != *:* ]] || grep -q "(${1#*:}, Linux " "$work/server.log" ||
+			complain "it is not $1: $(head -n 1 "$work/server.log")"
+		return ;;
 	auto,*)	[ -n "$strict" ] || return 0
-		[ "$got" != legacy ] || ! lacks_buffer_rings || return 0 ;;
+		[ "$got" != legacy ] || ! lacks_buffers || return 0 ;;
 	esac
-	if [ -z "$strict" ] || { [ "$got" = off ] && lacks_buffer_rings; }; then
+	if [ -z "$strict" ] || { [ "$got" = off ] && lacks_buffers; }; then
 		skip=$(head -n 1 "$work/server.log")
 		return 1
 	fi
@@ -1137,7 +1168,7 @@ run_test()
 	local name=$1 test=$2 begin
 
 	why=''
-	skip=$(impossible "$test")
+	skip=$(impossible "$test" "${name%%: *}")
 	if [ -n "$skip" ]; then
 		result ok "$name # SKIP $skip"
 		return
@@ -1225,7 +1256,7 @@ shift $((OPTIND - 1))
 [ $# -ge 1 ] || { usage >&2; exit 2; }
 program=$(realpath "$1")
 shift
-[ $# -gt 0 ] || set -- off auto legacy pooled pinned zero-copy
+[ $# -gt 0 ] || set -- off auto legacy {pooled,pinned,zero-copy}:{bufring,bufpool}
 
 echo 'TAP version 13'
 [ -x "$program" ] || die "there is no $program"

@@ -45,9 +45,10 @@ static void pools(struct queue_layout *layout,
 		layout->pool[pool - 1].buf_size = largest;
 }
 
-static void lay_out(struct queue_layout *layout, const struct fuse_ring *ring,
-		    enum fuse_ring_mode mode)
+static int lay_out(struct queue_layout *layout, const struct fuse_ring *ring,
+		   enum fuse_ring_mode mode, bool in_place)
 {
+	(void)in_place;
 	pools(layout, &ring->options);
 	layout->register_flags = FUSE_URING_REGISTER_BUFRING;
 	if (mode >= FUSE_RING_PINNED) {
@@ -62,6 +63,13 @@ static void lay_out(struct queue_layout *layout, const struct fuse_ring *ring,
 			layout->register_flags |=
 				FUSE_URING_REGISTER_ZERO_COPY_OPT_IN;
 	}
+	return 0;
+}
+
+static int open_queue(struct ring_queue *queue)
+{
+	(void)queue;
+	return 0;
 }
 
 static void fill(struct queue_register *reg, const struct queue_layout *layout,
@@ -90,7 +98,7 @@ static void fill(struct queue_register *reg, const struct queue_layout *layout,
 static int buffer(const struct queue_layout *layout, unsigned int slot,
 		  const struct ring_header *header)
 {
-	unsigned int id = header->ent.buf_id, pool, nr = 0;
+	unsigned int id = header->bufring.buf_id, pool, nr = 0;
 
 	(void)slot;
 	if (id == FUSE_URING_BUF_NONE)
@@ -109,11 +117,13 @@ static enum fuse_ring_mode lower(struct ring_queue *queue, int err)
 }
 
 const struct ring_door ring_door_bufring = {
+	.interface = FUSE_RING_BUFRING,
 	.what = "buffer rings",
 	.kernel_flag = FUSE_HAS_IO_URING_BUFRING,
 	.lowest = FUSE_RING_POOLED,
 	.highest = FUSE_RING_ZERO_COPY,
 	.lay_out = lay_out,
+	.open = open_queue,
 	.fill = fill,
 	.buffer = buffer,
 	.lower = lower,

@@ -4,15 +4,23 @@
  */
 #include "door.h"
 
-static void lay_out(struct queue_layout *layout, const struct fuse_ring *ring,
-		    enum fuse_ring_mode mode)
+static int lay_out(struct queue_layout *layout, const struct fuse_ring *ring,
+		   enum fuse_ring_mode mode, bool in_place)
 {
 	(void)mode;
+	(void)in_place;
 	(void)ring;
 	layout->buffer_each = true;
 	layout->nr_pools = 1;
 	layout->pool[0].buf_size = queue_page_align(layout->max_payload);
 	layout->pool[0].nr = layout->depth;
+	return 0;
+}
+
+static int open_queue(struct ring_queue *queue)
+{
+	(void)queue;
+	return 0;
 }
 
 static void fill(struct queue_register *reg, const struct queue_layout *layout,
@@ -40,11 +48,13 @@ static enum fuse_ring_mode lower(struct ring_queue *queue, int err)
 }
 
 const struct ring_door ring_door_entries = {
+	.interface = FUSE_RING_ENTRIES,
 	.what = "fuse over io_uring",
 	.kernel_flag = FUSE_OVER_IO_URING,
 	.lowest = FUSE_RING_LEGACY,
 	.highest = FUSE_RING_LEGACY,
 	.lay_out = lay_out,
+	.open = open_queue,
 	.fill = fill,
 	.buffer = buffer,
 	.lower = lower,

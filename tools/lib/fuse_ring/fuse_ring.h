@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1 OR BSD-2-Clause */
 /*
- * fuse_ring: FUSE servers over io_uring, with buffer rings, pinned memory and
+ * fuse_ring: FUSE servers over io_uring, with pooled buffers, pinned memory and
  * zero-copy where the kernel has them.
  *
  * Two ways to use it:
@@ -40,9 +40,20 @@ enum fuse_ring_mode {
 	FUSE_RING_AUTO,		/* the best of the others that works here */
 	FUSE_RING_OFF,		/* /dev/fuse */
 	FUSE_RING_LEGACY,	/* io_uring, a payload buffer per entry */
-	FUSE_RING_POOLED,	/* header slots and pooled payload buffers */
+	FUSE_RING_POOLED,	/* io_uring, payload buffers from a pool */
 	FUSE_RING_PINNED,	/* the same in pinned memory */
 	FUSE_RING_ZERO_COPY,	/* and file data straight to the client */
+};
+
+/*
+ * Which interface of the kernel they travel by. Buffer rings and buffer pools
+ * both have the modes from POOLED on; the legacy mode has entries.
+ */
+enum fuse_ring_interface {
+	FUSE_RING_ANY,		/* the best that the kernel has */
+	FUSE_RING_BUFRING,	/* buffer rings */
+	FUSE_RING_BUFPOOL,	/* buffer pools, of Linux 7.3 */
+	FUSE_RING_ENTRIES,	/* a payload buffer per entry, of Linux 6.14 */
 };
 
 /* Payload buffers of one size */
@@ -60,7 +71,9 @@ struct fuse_ring_pool {
  * @depth: requests in flight per queue, 1 to 65535; 0: 16
  * @nr_pools: entries of @pool that are used; 0: @depth buffers of a page and
  *	four of the connection's largest payload. Requests wait where all
- *	buffers of a queue that are large enough are taken.
+ *	buffers of a queue that are large enough are taken. Only for buffer
+ *	rings: elsewhere there is a buffer of the largest payload for each
+ *	request in flight.
  * @pool: payload buffers per queue, sizes rising; rounded up to pages, and the
  *	last pool's to the connection's largest payload
  * @workers: threads besides those of the queues to run the handler in. 0: the
@@ -71,10 +84,12 @@ struct fuse_ring_pool {
  * @serialize: never run two handlers at once, for servers that are not
  *	thread-safe
  * @zero_copy_all: zero-copy every READ and WRITE, not only those of files
- *	that fuse_ring_zero_copy_open() was called for
+ *	that fuse_ring_zero_copy_open() was called for; without effect over
+ *	buffer pools
  * @log: is told, in one line without newline, what mode was chosen and why
  *	not a better one, and what failed; NULL: standard error
  * @log_data: passed to @log
+ * @interface: as @mode, what is asked for by name and cannot be had is an error
  */
 struct fuse_ring_options {
 	size_t size;
@@ -88,14 +103,16 @@ struct fuse_ring_options {
 	bool zero_copy_all;
 	void (*log)(void *log_data, const char *line);
 	void *log_data;
+	enum fuse_ring_interface interface;
 };
 
 /**
  * fuse_ring_option_parse() - read one option as written on a command line
  * @options: is changed accordingly
  * @text: "ring=MODE" (auto, off, legacy, pooled, pinned, zero-copy),
- *	"ring_depth=N", "ring_pool=SIZE:COUNT" (SIZE with k or m; up to four
- *	times, sizes rising) or "ring_workers=N"
+ *	"ring_interface=NAME" (bufring, bufpool, entries), "ring_depth=N",
+ *	"ring_pool=SIZE:COUNT" (SIZE with k or m; up to four times, sizes
+ *	rising) or "ring_workers=N"
  *
  * Return: 1 if it was such an option, 0 if it is none of ours, -EINVAL for a
  * value that makes no sense
@@ -107,6 +124,9 @@ const char *fuse_ring_options_help(void);
 
 /* "auto", "off", "legacy", "pooled", "pinned" or "zero-copy" */
 const char *fuse_ring_mode_name(enum fuse_ring_mode mode);
+
+/* "any", "bufring", "bufpool" or "entries" */
+const char *fuse_ring_interface_name(enum fuse_ring_interface interface);
 
 /*
  * Transport
@@ -124,6 +144,8 @@ struct fuse_ring_req;
  * @kernel_flags: flags of fuse_init_in, @flags2 in the upper half
  * @max_write: of fuse_init_out
  * @max_pages: of fuse_init_out, with what the kernel takes for 0: 32
+ * @locks: FUSE_POSIX_LOCKS or FUSE_FLOCK_LOCKS was agreed on, so that requests
+ *	may wait for a lock
  */
 struct fuse_ring_connection {
 	size_t size;
@@ -131,6 +153,7 @@ struct fuse_ring_connection {
 	uint64_t kernel_flags;
 	uint32_t max_write;
 	uint32_t max_pages;
+	bool locks;
 };
 
 /**

@@ -25,11 +25,12 @@
  */
 #define MAX_SPARE_ENTRIES 8192
 
-#define NR_DOORS 2
+#define NR_DOORS 3
 
 /* The better ones first */
 static const struct ring_door * const doors[NR_DOORS] = {
 	&ring_door_bufring,
+	&ring_door_bufpool,
 	&ring_door_entries,
 };
 
@@ -41,8 +42,44 @@ static bool is_offered(const struct fuse_ring *ring, const struct ring_door *doo
 static bool is_wanted(const struct fuse_ring *ring, const struct ring_door *door,
 		      enum fuse_ring_mode mode)
 {
+	const struct fuse_ring_options *options = &ring->options;
+
+	if (options->interface && options->interface != door->interface)
+		return false;
 	return mode >= door->lowest &&
-	       (mode <= door->highest || ring->options.mode == FUSE_RING_AUTO);
+	       (mode <= door->highest || options->mode == FUSE_RING_AUTO);
+}
+
+/* Of the doors that would do the last one is what most kernels have. */
+static void note_missing(struct fuse_ring *ring, enum fuse_ring_mode mode)
+{
+	unsigned int n = NR_DOORS;
+
+	while (n--) {
+		if (is_wanted(ring, doors[n], mode)) {
+			snprintf(ring->why_not_more, sizeof(ring->why_not_more),
+				 "the kernel has no %s", doors[n]->what);
+			return;
+		}
+	}
+	snprintf(ring->why_not_more, sizeof(ring->why_not_more),
+		 "ring_interface=%s has no mode %s",
+		 fuse_ring_interface_name(ring->options.interface),
+		 fuse_ring_mode_name(mode));
+}
+
+/* The kernel takes less than the server said where the administrator did. */
+static uint32_t limit_pages(uint32_t max_pages)
+{
+	FILE *file = fopen("/proc/sys/fs/fuse/max_pages_limit", "re");
+	unsigned int limit;
+
+	if (!file)
+		return max_pages;
+	if (fscanf(file, "%u", &limit) == 1 && limit < max_pages)
+		max_pages = limit;
+	fclose(file);
+	return max_pages;
 }
 
 int modes_choose(struct fuse_ring *ring)
@@ -60,19 +97,19 @@ int modes_choose(struct fuse_ring *ring)
 	if (mode == FUSE_RING_AUTO)
 		mode = ring->options.auto_best ?: FUSE_RING_ZERO_COPY;
 	ring->refused = FUSE_RING_ZERO_COPY;
+	ring->most_pages = limit_pages(ring->connection.max_pages);
 	for (n = 0; n < NR_DOORS; n++) {
 		if (!is_wanted(ring, doors[n], mode) ||
 		    !is_offered(ring, doors[n]))
 			continue;
 		ring->door = doors[n];
 		ring->mode = mode < doors[n]->highest ? mode : doors[n]->highest;
-		if (ring->mode < mode)
+		if (ring->mode < mode && !ring->options.interface)
 			snprintf(ring->why_not_more, sizeof(ring->why_not_more),
-				 "the kernel has no %s", ring_door_bufring.what);
+				 "the kernel has no %s", ring_door_bufpool.what);
 		return 0;
 	}
-	snprintf(ring->why_not_more, sizeof(ring->why_not_more),
-		 "the kernel has no %s", ring_door_bufring.what);
+	note_missing(ring, mode);
 	return -EOPNOTSUPP;
 }
 
@@ -98,7 +135,7 @@ static uint32_t largest_payload(const struct fuse_ring_connection *connection)
 	return largest;
 }
 
-static void lay_out(struct queue_layout *layout, const struct ring_queue *queue)
+static int lay_out(struct queue_layout *layout, const struct ring_queue *queue)
 {
 	const struct fuse_ring *ring = queue->ring;
 
@@ -110,17 +147,29 @@ static void lay_out(struct queue_layout *layout, const struct ring_queue *queue)
 	layout->keep = ring->options.depth;
 	layout->max_payload = largest_payload(&ring->connection);
 	layout->headroom = ring->headroom;
-	layout->door->lay_out(layout, ring, queue->mode);
+	return layout->door->lay_out(layout, ring, queue->mode, queue->in_place);
 }
 
 static int make_fixed_buffers(struct ring_queue *queue)
 {
 	unsigned int nr = queue->layout.fixed_buffers;
+	struct iovec *buffers;
 	int err;
 
 	if (!nr)
 		return 0;
-	err = io_uring_register_buffers_sparse(&queue->uring, nr);
+	if (!queue->layout.fixed_pool) {
+		err = io_uring_register_buffers_sparse(&queue->uring, nr);
+	} else {
+		buffers = calloc(nr, sizeof(*buffers));
+		if (!buffers)
+			return -ENOMEM;
+		buffers[nr - 1].iov_base = queue->memory.pool[0].iov_base;
+		buffers[nr - 1].iov_len =
+			queue_pool_bytes(&queue->layout.pool[0]);
+		err = io_uring_register_buffers(&queue->uring, buffers, nr);
+		free(buffers);
+	}
 	queue->has_fixed_buffers = !err;
 	return err && err != -EPERM ? -ENOMEM : err;
 }
@@ -152,12 +201,16 @@ static int set_up(struct ring_queue *queue)
 	struct queue_layout layout;
 	int err;
 
-	lay_out(&layout, queue);
-	if (!memcmp(&layout, &queue->layout, sizeof(layout)))
+	/* The kernel has been told of the memory. */
+	if (queue->opened)
+		return 0;
+	err = lay_out(&layout, queue);
+	if (!err && !memcmp(&layout, &queue->layout, sizeof(layout)))
 		return 0;
 	drop_memory(queue);
 	queue->layout = layout;
-	err = queue_memory_map(&queue->memory, &queue->layout);
+	if (!err)
+		err = queue_memory_map(&queue->memory, &queue->layout);
 	if (!err)
 		err = make_fixed_buffers(queue);
 	if (err) {
@@ -183,7 +236,7 @@ static int submit_and_look(struct ring_queue *queue)
 
 		if (cqe->res < 0) {
 			refused = cqe->res;
-		} else {
+		} else if (req) {
 			req->next = queue->early;
 			queue->early = req;
 		}
@@ -230,9 +283,18 @@ static int register_slots(struct ring_queue *queue)
 	return 0;
 }
 
+/* What it is that was refused: without pinned buffers zero-copy can still be had. */
+static enum fuse_ring_mode refused_mode(const struct ring_queue *queue, int err)
+{
+	if (queue->mode == FUSE_RING_ZERO_COPY && err != -EPERM &&
+	    queue->layout.fixed_pool)
+		return FUSE_RING_PINNED;
+	return queue->mode;
+}
+
 static void note_why(struct ring_queue *queue, int err)
 {
-	enum fuse_ring_mode mode = queue->mode;
+	enum fuse_ring_mode mode = refused_mode(queue, err);
 	struct fuse_ring *ring = queue->ring;
 	const char *name = fuse_ring_mode_name(mode);
 	struct rlimit limit = {};
@@ -264,20 +326,28 @@ static void note_why(struct ring_queue *queue, int err)
 /* Takes a queue a step down, where there is one and it was not told to stay. */
 static bool go_down(struct ring_queue *queue, int err)
 {
+	const struct fuse_ring_options *options = &queue->ring->options;
+	enum fuse_ring_mode before = queue->mode;
+
 	queue->mode = queue->layout.door->lower(queue, err);
-	return queue->ring->options.mode == FUSE_RING_AUTO &&
-	       queue->mode != FUSE_RING_OFF;
+	if (queue->mode == before)
+		return true;
+	if (options->mode != FUSE_RING_AUTO || queue->mode == FUSE_RING_OFF)
+		return false;
+	/* The legacy mode has another door. */
+	return !options->interface || queue->mode >= queue->ring->door->lowest;
 }
 
-/* In the best mode in which it works, from queue->mode down */
-int modes_register(struct ring_queue *queue)
+/* Takes a step in the best mode in which it works, from queue->mode down. */
+static int in_some_mode(struct ring_queue *queue,
+			int (*step)(struct ring_queue *queue))
 {
 	int err;
 
 	do {
 		err = set_up(queue);
 		if (!err)
-			err = register_slots(queue);
+			err = step(queue);
 		if (!err)
 			return 0;
 		pthread_mutex_lock(&queue->ring->lock);
@@ -301,7 +371,25 @@ bool modes_lower_all(struct fuse_ring *ring, struct ring_queue *queue, int err)
 	if (!go_down(queue, err))
 		return false;
 	ring->mode = queue->mode;
-	for (n = 0; n < ring->nr_queues; n++)
+	ring->in_place = queue->in_place;
+	for (n = 0; n < ring->nr_queues; n++) {
 		ring->queues[n].mode = ring->mode;
+		ring->queues[n].in_place = ring->in_place;
+	}
 	return true;
+}
+
+static int open_queue(struct ring_queue *queue)
+{
+	return queue->layout.door->open(queue);
+}
+
+int modes_open(struct ring_queue *queue)
+{
+	return in_some_mode(queue, open_queue);
+}
+
+int modes_register(struct ring_queue *queue)
+{
+	return in_some_mode(queue, register_slots);
 }

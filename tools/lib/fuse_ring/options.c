@@ -21,6 +21,13 @@ static const char * const mode_names[] = {
 	[FUSE_RING_ZERO_COPY] = "zero-copy",
 };
 
+static const char * const interface_names[] = {
+	[FUSE_RING_ANY] = "any",
+	[FUSE_RING_BUFRING] = "bufring",
+	[FUSE_RING_BUFPOOL] = "bufpool",
+	[FUSE_RING_ENTRIES] = "entries",
+};
+
 static_assert(FUSE_RING_MAX_POOLS == FUSE_URING_MAX_POOLS,
 	      "the kernel takes another number of pools");
 
@@ -28,10 +35,17 @@ static_assert(FUSE_RING_MAX_POOLS == FUSE_URING_MAX_POOLS,
 #define MAX_BUFFERS FUSE_URING_BUF_NONE
 
 #define NR_MODES (FUSE_RING_ZERO_COPY + 1)
+#define NR_INTERFACES (FUSE_RING_ENTRIES + 1)
 
 const char *fuse_ring_mode_name(enum fuse_ring_mode mode)
 {
 	return (unsigned int)mode < NR_MODES ? mode_names[mode] : "unknown";
+}
+
+const char *fuse_ring_interface_name(enum fuse_ring_interface interface)
+{
+	return (unsigned int)interface < NR_INTERFACES ?
+	       interface_names[interface] : "unknown";
 }
 
 const char *fuse_ring_options_help(void)
@@ -39,6 +53,8 @@ const char *fuse_ring_options_help(void)
 	return
 "    -o ring=MODE           auto (the default), off, legacy, pooled, pinned\n"
 "                           or zero-copy\n"
+"    -o ring_interface=NAME bufring, bufpool or entries, in place of the best\n"
+"                           that the kernel has\n"
 "    -o ring_depth=N        requests in flight per queue (default: 16)\n"
 "    -o ring_pool=SIZE:N    N payload buffers of SIZE bytes per queue, with k\n"
 "                           or m; up to four times, sizes rising\n"
@@ -46,17 +62,34 @@ const char *fuse_ring_options_help(void)
 "                           queues (default: 0)\n";
 }
 
+/* -> its place in @names, -EINVAL if it is none of them */
+static int parse_name(const char *text, const char * const names[], int nr)
+{
+	int n = 0;
+
+	while (n < nr && strcmp(text, names[n]))
+		n++;
+	return n < nr ? n : -EINVAL;
+}
+
 static int parse_mode(struct fuse_ring_options *options, const char *text)
 {
-	unsigned int mode;
+	int mode = parse_name(text, mode_names, NR_MODES);
 
-	for (mode = 0; mode < NR_MODES; mode++) {
-		if (!strcmp(text, mode_names[mode])) {
-			options->mode = mode;
-			return 1;
-		}
-	}
-	return -EINVAL;
+	if (mode < 0)
+		return mode;
+	options->mode = mode;
+	return 1;
+}
+
+static int parse_interface(struct fuse_ring_options *options, const char *text)
+{
+	int interface = parse_name(text, interface_names, NR_INTERFACES);
+
+	if (interface < 0)
+		return interface;
+	options->interface = interface;
+	return 1;
 }
 
 /* Reads a number up to @max; what follows it is left to the caller. */
@@ -136,6 +169,8 @@ int fuse_ring_option_parse(struct fuse_ring_options *options, const char *text)
 {
 	if (!strncmp(text, "ring=", 5))
 		return parse_mode(options, text + 5);
+	if (!strncmp(text, "ring_interface=", 15))
+		return parse_interface(options, text + 15);
 	if (!strncmp(text, "ring_depth=", 11))
 		return parse_count(text + 11, 1, 65535, &options->depth);
 	if (!strncmp(text, "ring_pool=", 10))

@@ -92,6 +92,7 @@ static struct fuse_ring_options options_of_environment(bool one_thread, FILE *lo
 	};
 
 	read_variable(&options, "FUSE_RING", "ring");
+	read_variable(&options, "FUSE_RING_INTERFACE", "ring_interface");
 	read_variable(&options, "FUSE_RING_DEPTH", "ring_depth");
 	read_pools(&options);
 	if (!one_thread)

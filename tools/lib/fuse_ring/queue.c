@@ -14,6 +14,11 @@
 /* The bytes of SQE128 for the command, which liburing 2.3 has no name for */
 #define COMMAND_AREA	80
 
+/* For registered buffers; Linux 6.1 */
+#ifndef IORING_URING_CMD_FIXED
+#define IORING_URING_CMD_FIXED	(1U << 0)
+#endif
+
 unsigned int queue_count(void)
 {
 	FILE *file = fopen("/sys/devices/system/cpu/possible", "re");
@@ -220,7 +225,17 @@ void *queue_prep_command(struct io_uring_sqe *sqe, int dev_fd, uint32_t command)
 	return memset(area, 0, COMMAND_AREA);
 }
 
+void queue_use_fixed_pool(struct io_uring_sqe *sqe,
+			  const struct queue_layout *layout)
+{
+	if (!layout->fixed_pool)
+		return;
+	sqe->rw_flags = IORING_URING_CMD_FIXED;
+	sqe->buf_index = layout->fixed_buffers - 1;
+}
+
 void queue_prep_register(struct io_uring_sqe *sqe, int dev_fd,
+			 const struct queue_layout *layout,
 			 const struct queue_register *reg)
 {
 	void *area = queue_prep_command(sqe, dev_fd, FUSE_IO_URING_CMD_REGISTER);
@@ -229,9 +244,11 @@ void queue_prep_register(struct io_uring_sqe *sqe, int dev_fd,
 	sqe->addr = (uintptr_t)reg->iov;
 	sqe->len = reg->nr_iov;
 	sqe->buf_index = reg->buf_index;
+	queue_use_fixed_pool(sqe, layout);
 }
 
-void queue_prep_commit(struct io_uring_sqe *sqe, int dev_fd, uint16_t qid,
+void queue_prep_commit(struct io_uring_sqe *sqe, int dev_fd,
+		       const struct queue_layout *layout, uint16_t qid,
 		       uint64_t commit_id)
 {
 	struct ring_cmd_req *req;
@@ -240,6 +257,7 @@ void queue_prep_commit(struct io_uring_sqe *sqe, int dev_fd, uint16_t qid,
 				 FUSE_IO_URING_CMD_COMMIT_AND_FETCH);
 	req->qid = qid;
 	req->commit_id = commit_id;
+	queue_use_fixed_pool(sqe, layout);
 }
 
 void queue_prep_transfer(struct io_uring_sqe *sqe, uint32_t opcode,

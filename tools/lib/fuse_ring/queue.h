@@ -21,8 +21,10 @@ struct ring_header {
 	char in_out[FUSE_URING_IN_OUT_HEADER_SZ];
 	/* the struct of the operation */
 	char op_in[FUSE_URING_OP_IN_OUT_SZ];
-	/* but for the number of a buffer as entries have it, too */
-	struct fuse_uring_bufring_ent ent;
+	union {
+		struct ring_ent ent;
+		struct fuse_uring_bufring_ent bufring;
+	};
 };
 
 struct queue_pool {
@@ -50,7 +52,10 @@ struct queue_layout {
 	uint32_t headroom;
 	bool pinned_headers;
 	bool pinned_buffers;
-	unsigned int fixed_buffers;	/* in the table of the io_uring */
+	/* in the table of the io_uring, of which slots have the first ones */
+	unsigned int fixed_buffers;
+	bool fixed_pool;	/* the pool is the last of them */
+	bool zero_copy_slots;	/* REGISTER has to name them */
 	uint64_t register_flags;
 };
 
@@ -112,9 +117,14 @@ void queue_register_header(struct queue_register *reg,
 void *queue_prep_command(struct io_uring_sqe *sqe, int dev_fd,
 			 uint32_t command);
 void queue_prep_register(struct io_uring_sqe *sqe, int dev_fd,
+			 const struct queue_layout *layout,
 			 const struct queue_register *reg);
-void queue_prep_commit(struct io_uring_sqe *sqe, int dev_fd, uint16_t qid,
+void queue_prep_commit(struct io_uring_sqe *sqe, int dev_fd,
+		       const struct queue_layout *layout, uint16_t qid,
 		       uint64_t commit_id);
+/* A command that has to do with the pool, if that is a fixed buffer */
+void queue_use_fixed_pool(struct io_uring_sqe *sqe,
+			  const struct queue_layout *layout);
 /* READ_FIXED or WRITE_FIXED, @from so many bytes into the client's data */
 void queue_prep_transfer(struct io_uring_sqe *sqe, uint32_t opcode,
 			 uint16_t slot, uint64_t from, int fd, uint64_t offset,

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -90,8 +91,8 @@ static void prepare_commit(struct fuse_ring_req *req)
 	}
 	queue_fill_reply(req->header, req->in.unique, req->error,
 			 req->reply_len);
-	queue_prep_commit(sqe, queue->ring->connection.dev_fd, queue->qid,
-			  req->commit_id);
+	queue_prep_commit(sqe, queue->ring->connection.dev_fd, &queue->layout,
+			  queue->qid, req->commit_id);
 	set_completion(sqe, req, COMMAND_DONE);
 }
 
@@ -261,7 +262,8 @@ void ring_prepare_register(struct ring_queue *queue, unsigned int slot)
 	reg->slot = slot;
 	reg->command.qid = queue->qid;
 	queue->layout.door->fill(reg, &queue->layout, &queue->memory);
-	queue_prep_register(sqe, queue->ring->connection.dev_fd, reg);
+	queue_prep_register(sqe, queue->ring->connection.dev_fd, &queue->layout,
+			    reg);
 	set_completion(sqe, &queue->reqs[slot], COMMAND_DONE);
 }
 
@@ -336,7 +338,7 @@ static void find_payload(struct fuse_ring_req *req)
 static void take_request(struct fuse_ring_req *req)
 {
 	struct ring_queue *queue = req->queue;
-	const struct fuse_uring_bufring_ent *entry = &req->header->ent;
+	const struct ring_ent *entry = &req->header->ent;
 
 	memcpy(&req->in, req->header->in_out, sizeof(req->in));
 	atomic_store(&req->unique, req->in.unique);
@@ -823,7 +825,9 @@ int ring_prepare(struct fuse_ring **result,
 		ring_log(&options, "off, %s", strerror(ENOMEM));
 		return -ENOMEM;
 	}
-	ring->connection = *connection;
+	memcpy(&ring->connection, connection,
+	       connection->size && connection->size < sizeof(*connection) ?
+	       connection->size : sizeof(*connection));
 	ring->options = options;
 	ring->headroom = headroom;
 	ring->handler = handler;
@@ -854,6 +858,7 @@ int fuse_ring_prepare(struct fuse_ring **ring,
 static void log_mode(struct fuse_ring *ring)
 {
 	const struct ring_queue *queue = ring->queues;
+	struct utsname kernel = {};
 	unsigned int requests;
 	size_t payload;
 
@@ -861,12 +866,17 @@ static void log_mode(struct fuse_ring *ring)
 		queue++;
 	requests = ring->options.depth < queue->layout.depth ?
 		   ring->options.depth : queue->layout.depth;
-	/* Memory of spare entries is not touched. */
-	payload = queue_layout_payload_bytes(&queue->layout, requests);
+	/* Memory of spare entries is not touched, unless it is pinned. */
+	payload = queue_layout_payload_bytes(&queue->layout,
+					     queue->layout.pinned_buffers ?
+					     queue->layout.depth : requests);
+	uname(&kernel);
 	ring_log(&ring->options,
-		 "%s, %u queues of %u requests and %zu KiB of payload buffers%s%s",
+		 "%s, %u queues of %u requests and %zu KiB of payload buffers (%s, Linux %s)%s%s",
 		 fuse_ring_mode_name(ring->mode), ring->nr_queues, requests,
-		 payload / 1024, ring->why_not_more[0] ? "; " : "",
+		 payload / 1024,
+		 fuse_ring_interface_name(queue->layout.door->interface),
+		 kernel.release, ring->why_not_more[0] ? "; " : "",
 		 ring->why_not_more);
 }
 
@@ -891,8 +901,11 @@ static int one_by_one(struct fuse_ring *ring, ring_job job)
 	failed = have_done(ring, 0, 1, job);
 	if (!failed) {
 		ring->mode = first->mode;
-		for (n = 1; n < ring->nr_queues; n++)
-			ring->queues[n].mode = first->mode;
+		for (n = 1; n < ring->nr_queues; n++) {
+			if (ring->queues[n].mode > first->mode)
+				ring->queues[n].mode = first->mode;
+			ring->queues[n].in_place |= first->in_place;
+		}
 		failed = have_done(ring, 1, ring->nr_queues, job);
 	}
 	return failed ? failed->error : 0;
@@ -902,7 +915,9 @@ int fuse_ring_start(struct fuse_ring *ring)
 {
 	int err;
 
-	err = one_by_one(ring, modes_register);
+	err = one_by_one(ring, modes_open);
+	if (!err)
+		err = one_by_one(ring, modes_register);
 	if (err) {
 		log_off(ring, err);
 		fuse_ring_stop(ring);

@@ -71,6 +71,9 @@ struct ring_queue {
 	bool ended;		/* no handler runs in the thread any more */
 
 	enum fuse_ring_mode mode;
+	bool in_place;		/* payload buffers that could be pinned are not to be */
+	bool added;		/* by ADD_QUEUE, see door_bufpool.c */
+	bool opened;		/* all is done that comes before the first REGISTER */
 	struct queue_layout layout;
 	struct queue_memory memory;
 	struct io_uring uring;
@@ -96,12 +99,14 @@ struct ring_queue {
 struct fuse_ring {
 	struct fuse_ring_connection connection;
 	struct fuse_ring_options options;
+	uint32_t most_pages;	/* connection.max_pages as the kernel limits it */
 	uint32_t headroom;
 	fuse_ring_handler handler;
 	void (*handled)(void *data);
 	void *data;
 	const struct ring_door *door;	/* for all modes but the legacy one */
 	enum fuse_ring_mode mode;
+	bool in_place;			/* as ring_queue's */
 	enum fuse_ring_mode refused;	/* the lowest, which why_not_more is of */
 	char why_not_more[160];
 	atomic_bool stopping;		/* no handler is called any more */
@@ -137,6 +142,7 @@ unsigned int modes_most_slots(const struct fuse_ring *ring);
 bool modes_lower_all(struct fuse_ring *ring, struct ring_queue *queue, int err);
 /* Jobs for a queue's thread, in this order; the first one before INIT is answered */
 int modes_reserve(struct ring_queue *queue);
+int modes_open(struct ring_queue *queue);
 int modes_register(struct ring_queue *queue);
 
 /* What is told where INIT lacks FUSE_OVER_IO_URING */

@@ -173,6 +173,7 @@ static void agree(struct session *session, struct fuse_init_out *init)
 		.kernel_flags = session->kernel_flags,
 		.max_write = init->max_write,
 		.max_pages = 32,
+		.locks = init->flags & (FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS),
 	};
 	size_t largest;
 

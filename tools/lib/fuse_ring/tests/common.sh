@@ -81,20 +81,39 @@ ended()
 		END { exit zombie && !own }' "/proc/$1/status" 2>/dev/null
 }
 
+# A MODE is the name of one, or MODE:INTERFACE.
+
+# interface_of MODE: the name, if one is given
+interface_of()
+{
+	[[ $1 != *:* ]] || echo "${1#*:}"
+}
+
+# ring_options MODE: as options of a command line
+ring_options()
+{
+	local interface
+
+	interface=$(interface_of "$1")
+	echo "ring=${1%:*}${interface:+,ring_interface=$interface}"
+}
+
 # serve MODE COMMAND...: runs a server over the library, or 'bare'; in the
 # foreground from its own view. -> $server, $log
 serve()
 {
 	# The shell has what it starts in the background ignore this signal.
-	local mode=$1 how=(env --default-signal=INT)
+	local mode=$1 interface how=(env --default-signal=INT)
 
 	shift
+	interface=$(interface_of "$mode")
 	log=$dir/ring.log
 	rm -f "$log"
 	: >"$log"
 	chmod 666 "$log"
 	[ "$mode" = bare ] ||
-		how+=("FUSE_RING=$mode" "FUSE_RING_LOG=$log" "LD_PRELOAD=$preload")
+		how+=("FUSE_RING=${mode%:*}" "FUSE_RING_LOG=$log"
+		      "LD_PRELOAD=$preload" ${interface:+"FUSE_RING_INTERFACE=$interface"})
 	"${how[@]}" "$@" >"$dir/server.out" 2>&1 &
 	server=$!
 }
@@ -143,25 +162,37 @@ pinned_kib()
 	memory_kib VmPin "$1"
 }
 
-# How the library says that no server gets a better mode of this kernel
-kernel_lacks='the kernel has no buffer rings'
+# has_pinned PID: memory of the server's is pinned. io_uring does not count what a
+# privileged server registers; the table of its buffers shows it.
+has_pinned()
+{
+	[ "$(pinned_kib "$1")" -gt 0 ] ||
+		grep -qsE '^ *[0-9]+: 0x[0-9a-f]+/[1-9]' "/proc/$1/fdinfo"/*
+}
+
+# How the library says that no server gets a better mode of this kernel, as a
+# regular expression
+kernel_lacks='the kernel has no buffer (rings|pools)$'
 
 # need_mode MODE [PROGRAM]: the library says that it has that mode. Where it says
 # that the kernel does not have it, the test is skipped; any other reason fails
 # it. It said so for PROGRAM, or was preloaded.
 need_mode()
 {
-	local mode=$1 name=${2:-fuse_ring} line
+	local mode=${1%:*} name=${2:-fuse_ring} line interface
 
 	within 30 said_something || fail "the library did not say what it does"
 	line=$(head -n 1 "$log")
 	echo "$line"
 	case $mode in
 	pooled|pinned|zero-copy)
-		[ "$line" != "$name: off, $kernel_lacks" ] ||
+		[[ ! $line =~ ^"$name: off, "$kernel_lacks ]] ||
 			skip "$mode: $line" ;;
 	esac
 	[[ $line == "$name: $mode, "* ]] || fail "mode $mode was expected"
+	interface=$(interface_of "$1")
+	[[ $line == *"(${interface:-}"*", Linux "* ]] ||
+		fail "interface $interface was expected"
 }
 
 # expect_auto BEST PID [PROGRAM]: as expect_mode, where "auto" was asked for and
@@ -170,7 +201,7 @@ need_mode()
 expect_auto()
 {
 	within 30 said_something || fail "the library did not say what it does"
-	if [[ $(head -n 1 "$log") == "${3:-fuse_ring}: legacy, "*"; $kernel_lacks" ]]; then
+	if [[ $(head -n 1 "$log") =~ ^"${3:-fuse_ring}: legacy, ".*"; "$kernel_lacks ]]; then
 		expect_mode legacy "${@:2}"
 	else
 		expect_mode "$@"
@@ -197,11 +228,14 @@ expect_mode()
 		fail "one line was expected"
 	}
 	uses_io_uring "$pid" || fail "there is no io_uring"
-	if [ "$mode" = pinned ] || [ "$mode" = zero-copy ]; then
-		[ "$(pinned_kib "$pid")" -gt 0 ] || fail "no memory is pinned"
-	else
-		[ "$(pinned_kib "$pid")" = 0 ] || fail "memory is pinned"
-	fi
+	case ${mode%:*},$(head -n 1 "$log") in
+	# Whether the pool is pinned depends on the server.
+	zero-copy,*"(bufpool, "*)
+		;;
+	pinned,*|zero-copy,*)
+		has_pinned "$pid" || fail "no memory is pinned" ;;
+	*)	! has_pinned "$pid" || fail "memory is pinned" ;;
+	esac
 }
 
 # What clients read after this, the server is asked for.

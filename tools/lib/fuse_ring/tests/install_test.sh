@@ -109,6 +109,33 @@ static_server()
 	server_works "$dir/server"
 }
 
+# A pool of buffers need not be pinned for zero-copy, a buffer ring has to be.
+without_locked_memory()
+{
+	local line
+
+	change_server
+	# shellcheck disable=SC2046	# a list of flags
+	gcc "$dir/server.c" -o "$dir/server" $(pkg-config --cflags --libs fuse_ring fuse3)
+	export LD_LIBRARY_PATH=$prefix/lib
+	log=$dir/server.out
+	(ulimit -l 64 && exec setpriv --bounding-set -ipc_lock \
+		"$dir/server" -f -s "$mnt") >"$log" 2>&1 &
+	server=$!
+	await_mount "$mnt"
+	[ "$(cat "$mnt/hello")" = 'Hello World!' ] || fail "the file says something else"
+	within 30 said_something || fail "the library did not say what it does"
+	line=$(head -n 1 "$log")
+	[[ ! $line =~ $kernel_lacks ]] || skip "$line"
+	case $line in
+	*" zero-copy, "*"(bufpool, "*"; pinned needs "*" of locked memory "*) ;;
+	*" pooled, "*"(bufring, "*"; pinned needs "*" of locked memory "*) ;;
+	*)	fail "it says: $line" ;;
+	esac
+	! has_pinned "$server" || fail "memory is pinned"
+	stop_server "$mnt"
+}
+
 passthrough_mounts()
 {
 	mkdir "$dir/source"
@@ -141,6 +168,7 @@ test_case all_is_there 60 all_is_there
 test_case directories_of_others 300 directories_of_others
 test_case shared_server 60 shared_server
 test_case static_server 60 static_server
+test_case without_locked_memory 60 without_locked_memory
 test_case passthrough_mounts 60 passthrough_mounts
 test_case man_pages 60 man_pages
 

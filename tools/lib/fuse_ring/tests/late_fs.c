@@ -3,7 +3,7 @@
  * late_fs: a server of the library whose last answer comes late, and is the data
  * of a file.
  *
- *	late_fs MODE FILE MOUNTPOINT
+ *	late_fs OPTIONS FILE MOUNTPOINT
  *
  * Reading /exit has it end. Reading /late takes until that was asked for and
  * some time more, of which it says that it begins, and gives what is in FILE.
@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 #include "attributes.h"
-#include "fuse_ring.h"
+#include "options.h"
 
 #define EXIT_INO	2
 #define LATE_INO	3
@@ -71,10 +71,18 @@ static void late_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 	fuse_ring_reply_fd(req, file, off, size, NULL);
 }
 
+static void late_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	/* Where it cannot be had for all files */
+	if (ino == LATE_INO)
+		fuse_ring_zero_copy_open(req);
+	reply_open(req, ino, fi);
+}
+
 static const struct fuse_lowlevel_ops operations = {
 	.lookup = late_lookup,
 	.getattr = reply_attributes,
-	.open = reply_open,
+	.open = late_open,
 	.read = late_read,
 };
 
@@ -86,13 +94,9 @@ int main(int argc, char **argv)
 		.zero_copy_all = true,
 	};
 	struct fuse_args args = FUSE_ARGS_INIT(1, argv);
-	char mode[32];
 	int failed = 1;
 
-	if (argc != 4)
-		return 2;
-	snprintf(mode, sizeof(mode), "ring=%s", argv[1]);
-	if (fuse_ring_option_parse(&options, mode) != 1)
+	if (argc != 4 || !read_options(&options, argv[1]))
 		return 2;
 	file = open(argv[2], O_RDONLY | O_CLOEXEC);
 	se = fuse_session_new(&args, &operations, sizeof(operations), NULL);

@@ -38,7 +38,7 @@ mount_probe()
 	serve "$mode" "$probe" -f "$@" "$mnt"
 	await_mount "$mnt"
 	case $mode in
-	legacy|pooled|pinned)	need_mode "$mode" ;;
+	legacy*|pooled*|pinned*)	need_mode "$mode" ;;
 	esac
 }
 
@@ -74,16 +74,14 @@ says()
 says_of_pinning()
 {
 	within 30 said_something || fail "the library did not say what it does"
-	case $(head -n 1 "$log") in
-	*"$kernel_lacks")	skip "$(head -n 1 "$log")" ;;
-	esac
+	[[ ! $(head -n 1 "$log") =~ $kernel_lacks ]] || skip "$(head -n 1 "$log")"
 	says "$1"
 }
 
 # The best that "auto" can have here: pinned, or less because of the kernel
 said_best()
 {
-	grep -q -e '^fuse_ring: pinned, ' -e "^fuse_ring: legacy, .*; $kernel_lacks\$" "$log"
+	grep -qE "^fuse_ring: (pinned, |legacy, .*; $kernel_lacks)" "$log"
 }
 
 says_no_more()
@@ -141,7 +139,7 @@ over_64_kib='pinned needs * KiB of locked memory in *, RLIMIT_MEMLOCK is 64 KiB'
 
 auto_without_locked_memory()
 {
-	as_nobody 64 auto
+	as_nobody 64 "$1"
 	says_of_pinning "pooled, *; $over_64_kib"
 	says_no_more
 	works_for_nobody
@@ -163,14 +161,19 @@ auto_with_locked_memory_for_one_queue()
 	as_nobody $((each * 3 / 2)) auto
 	says_of_pinning "pooled, *; pinned needs $each KiB of locked memory in *"
 	says_no_more
-	[ "$(pinned_kib "$server")" -gt 0 ] || fail "no memory is pinned"
+	# A buffer ring can have it for one queue, buffer pools are all alike.
+	if [[ $(head -n 1 "$log") == *'(bufring, '* ]]; then
+		has_pinned "$server" || fail "no memory is pinned"
+	else
+		! has_pinned "$server" || fail "memory is pinned"
+	fi
 	works_for_nobody
 	stop_server "$mnt"
 }
 
 auto_with_enough_locked_memory()
 {
-	as_nobody 65536 auto
+	as_nobody 65536 "$1"
 	says_of_pinning 'pinned, *'
 	says_no_more
 	[ "$(pinned_kib "$server")" -gt 0 ] || fail "no memory is pinned"
@@ -180,7 +183,7 @@ auto_with_enough_locked_memory()
 
 pinned_without_locked_memory()
 {
-	as_nobody 64 pinned
+	as_nobody 64 "$1"
 	says_of_pinning "off, *$over_64_kib"
 	says_no_more
 	works_for_nobody
@@ -336,7 +339,7 @@ mode_works()
 }
 
 # What INIT offers, asked for without the library or libfuse
-kernel_has_buffer_rings()
+kernel_offers()
 {
 	python3 - "$1" <<-'END'
 		import ctypes, os, struct, sys
@@ -350,23 +353,49 @@ kernel_has_buffer_rings()
 		# struct fuse_in_header, then fuse_init_in with flags2 as its fifth
 		flags2 = struct.unpack_from("=I", os.read(fd, 65536), 40 + 16)[0]
 		libc.umount2(where, 2)
-		print("yes" if flags2 >> (60 - 32) & 1 else "no")
+		for bit, name in (60, "bufring"), (43, "bufpool"), (41, "entries"):
+		    if flags2 >> (bit - 32) & 1:
+		        print(name)
 	END
 }
 
-# It is because of this that tests are skipped.
-buffer_rings_as_the_kernel_has_them()
+# interface_is_had NAME BEST WHAT: it is because the kernel has no WHAT that tests
+# are skipped, and the best mode is what that interface has.
+interface_is_had()
 {
-	local has
-
-	has=$(kernel_has_buffer_rings "$mnt")
-	serve pooled "$probe" -f "$mnt"
+	kernel_offers "$mnt" >"$dir/offers"
+	grep -qx entries "$dir/offers" || fail "INIT cannot be looked at"
+	serve "auto:$1" "$probe" -f "$mnt"
 	await_mount "$mnt"
-	case $has in
-	yes)	says 'pooled, *' ;;
-	no)	says "off, $kernel_lacks" ;;
-	*)	fail "INIT cannot be looked at" ;;
-	esac
+	if grep -qx "$1" "$dir/offers"; then
+		says "$2, * ($1, Linux $(uname -r))"
+	else
+		says "off, the kernel has no $3"
+	fi
+	says_no_more
+	works
+	stop_server "$mnt"
+}
+
+# Without a name it is the first one of those that INIT offers.
+best_interface_is_taken()
+{
+	local best
+
+	best=$(kernel_offers "$mnt" | head -n 1)
+	mount_probe auto
+	says "*(${best:?}, Linux $(uname -r))*"
+	works
+	stop_server "$mnt"
+}
+
+# mode_of_another_interface MODE:INTERFACE
+mode_of_another_interface()
+{
+	serve "$1" "$probe" -f "$mnt"
+	await_mount "$mnt"
+	says "off, ring_interface=${1#*:} has no mode ${1%:*}"
+	says_no_more
 	works
 	stop_server "$mnt"
 }
@@ -395,7 +424,7 @@ options_are_followed()
 {
 	export FUSE_RING_DEPTH=5 FUSE_RING_POOL=8k:3,1m:2 FUSE_RING_WORKERS=3
 	mount_probe "$1"
-	says "$1, * queues of 5 requests and $2 KiB of payload buffers*"
+	says "${1%:*}, * queues of 5 requests and $2 KiB of payload buffers*"
 	works
 	stop_server "$mnt"
 }
@@ -730,7 +759,7 @@ data_after_the_end()
 
 	head -c 1000000 /dev/urandom >"$dir/data"
 	log=$dir/server.out
-	"$built/late_fs" "$mode" "$dir/data" "$mnt" 2>"$log" &
+	"$built/late_fs" "$(ring_options "$mode")" "$dir/data" "$mnt" 2>"$log" &
 	server=$!
 	await_mount "$mnt"
 	need_mode "$mode"
@@ -750,7 +779,7 @@ unmounted_by_a_thread()
 {
 	log=$dir/ring.log
 	echo 'not a request' >"$dir/other"
-	"$built/unmount_fs" "$1" "$dir/other" "$mnt" >"$dir/server.out" 2>"$log" &
+	"$built/unmount_fs" "$(ring_options "$1")" "$dir/other" "$mnt" >"$dir/server.out" 2>"$log" &
 	server=$!
 	await_mount "$mnt"
 	need_mode "$1"
@@ -863,10 +892,15 @@ several_mounts()
 	done
 }
 
-test_case auto_without_locked_memory 100 auto_without_locked_memory
+for door in bufring bufpool; do
+	test_case auto_without_locked_memory."$door" 100 \
+		auto_without_locked_memory auto:"$door"
+	test_case auto_with_enough_locked_memory."$door" 100 \
+		auto_with_enough_locked_memory auto:"$door"
+	test_case pinned_without_locked_memory."$door" 100 \
+		pinned_without_locked_memory pinned:"$door"
+done
 test_case auto_with_locked_memory_for_one_queue 100 auto_with_locked_memory_for_one_queue
-test_case auto_with_enough_locked_memory 100 auto_with_enough_locked_memory
-test_case pinned_without_locked_memory 100 pinned_without_locked_memory
 test_case no_locked_memory_at_all 100 no_locked_memory_at_all
 test_case no_descriptors_left 100 no_descriptors_left
 test_case kernel_parameter_is_off 100 kernel_parameter_is_off
@@ -875,16 +909,24 @@ test_case io_uring_is_forbidden 100 io_uring_is_forbidden
 test_case refused.io_uring_setup 100 commands_are_refused 425
 test_case refused.io_uring_enter 100 commands_are_refused 426
 test_case libfuse_2_is_left_alone 100 libfuse_2_is_left_alone
-test_case buffer_rings_as_the_kernel_has_them 100 buffer_rings_as_the_kernel_has_them
-for mode in off legacy pooled pinned; do
-	test_case mode_works.$mode 100 mode_works $mode
-	test_case small_files_only.$mode 100 small_files_only $mode
+test_case interface.bufring 100 interface_is_had bufring pinned 'buffer rings'
+test_case interface.bufpool 100 interface_is_had bufpool pinned 'buffer pools'
+test_case interface.entries 100 interface_is_had entries legacy 'fuse over io_uring'
+test_case interface.best 100 best_interface_is_taken
+for mode in legacy:bufring legacy:bufpool pooled:entries pinned:entries; do
+	test_case interface."$mode" 100 mode_of_another_interface "$mode"
+done
+for mode in off legacy {pooled,pinned}:{bufring,bufpool}; do
+	test_case mode_works."$mode" 100 mode_works "$mode"
+	test_case small_files_only."$mode" 100 small_files_only "$mode"
 done
 
 test_case nonsense.mode 100 nonsense FUSE_RING fastest \
 	'ring=fastest makes no sense and is ignored'
 test_case nonsense.zero_copy 100 nonsense FUSE_RING zero-copy \
 	'zero-copy needs a server that is written for it'
+test_case nonsense.interface 100 nonsense FUSE_RING_INTERFACE both \
+	'ring_interface=both makes no sense and is ignored'
 test_case nonsense.depth 100 nonsense FUSE_RING_DEPTH 0 \
 	'ring_depth=0 makes no sense and is ignored'
 test_case nonsense.depth_text 100 nonsense FUSE_RING_DEPTH 16x \
@@ -896,47 +938,49 @@ test_case nonsense.pools_of_a_page 100 nonsense FUSE_RING_POOL 1k:4,4k:16 \
 test_case nonsense.workers 100 nonsense FUSE_RING_WORKERS -1 \
 	'ring_workers=-1 makes no sense and is ignored'
 test_case options_are_followed.legacy 100 options_are_followed legacy 5120
-test_case options_are_followed.pinned 100 options_are_followed pinned 2072
+test_case options_are_followed.pinned:bufring 100 options_are_followed pinned:bufring 2072
+# It has a buffer for each request, and for as many that wait for locks.
+test_case options_are_followed.pinned:bufpool 100 options_are_followed pinned:bufpool 10240
 test_case log_goes_to_standard_error 100 log_goes_to_standard_error
 
-for mode in bare off legacy pinned; do
-	test_case operations_at_once.$mode 100 operations_at_once $mode
-	test_case one_operation_at_a_time.$mode 100 one_operation_at_a_time $mode
-	test_case interrupted_client.$mode 100 interrupted_client $mode
-	test_case interrupted_at_any_moment.$mode 600 interrupted_at_any_moment $mode
-	test_case interrupted_before_it_begins.$mode 300 interrupted_before_it_begins $mode
-	test_case replies_before_it_is_done.$mode 100 replies_before_it_is_done $mode
-	test_case ended_by_an_operation.$mode 100 ended_by_an_operation $mode
-	test_case answered_after_the_end.$mode 100 answered_after_the_end $mode
-	test_case interrupted_lock.$mode 100 interrupted_lock $mode
+for mode in bare off legacy pinned pooled:bufpool; do
+	test_case operations_at_once."$mode" 100 operations_at_once "$mode"
+	test_case one_operation_at_a_time."$mode" 100 one_operation_at_a_time "$mode"
+	test_case interrupted_client."$mode" 100 interrupted_client "$mode"
+	test_case interrupted_at_any_moment."$mode" 600 interrupted_at_any_moment "$mode"
+	test_case interrupted_before_it_begins."$mode" 300 interrupted_before_it_begins "$mode"
+	test_case replies_before_it_is_done."$mode" 100 replies_before_it_is_done "$mode"
+	test_case ended_by_an_operation."$mode" 100 ended_by_an_operation "$mode"
+	test_case answered_after_the_end."$mode" 100 answered_after_the_end "$mode"
+	test_case interrupted_lock."$mode" 100 interrupted_lock "$mode"
 	# More than the library has threads for, and a lock is still let go
-	test_case two_flocks_on_one_cpu.$mode 100 blocking_locks $mode flock 1
-	test_case two_record_locks_on_one_cpu.$mode 100 blocking_locks $mode fcntl 1
+	test_case two_flocks_on_one_cpu."$mode" 100 blocking_locks "$mode" flock 1
+	test_case two_record_locks_on_one_cpu."$mode" 100 blocking_locks "$mode" fcntl 1
 done
-for mode in legacy pinned; do
-	test_case many_flocks_on_one_cpu.$mode 200 blocking_locks $mode flock 12
-	test_case locks_while_submission_fails.$mode 100 locks_while_submission_fails $mode
-	test_case many_record_locks_on_one_cpu.$mode 200 blocking_locks $mode fcntl 12
+for mode in legacy pinned:{bufring,bufpool} pooled:bufpool; do
+	test_case many_flocks_on_one_cpu."$mode" 200 blocking_locks "$mode" flock 12
+	test_case locks_while_submission_fails."$mode" 100 locks_while_submission_fails "$mode"
+	test_case many_record_locks_on_one_cpu."$mode" 200 blocking_locks "$mode" fcntl 12
 done
 
 for mode in off legacy pinned; do
-	test_case unmount_while_busy.$mode 100 unmount_while_busy $mode
-	test_case lazy_unmount.$mode 100 lazy_unmount $mode
-	test_case killed.$mode 100 killed $mode
-	test_case daemon.$mode 100 daemon $mode
-	test_case mounts_one_after_the_other.$mode 200 mounts_one_after_the_other $mode
+	test_case unmount_while_busy."$mode" 100 unmount_while_busy "$mode"
+	test_case lazy_unmount."$mode" 100 lazy_unmount "$mode"
+	test_case killed."$mode" 100 killed "$mode"
+	test_case daemon."$mode" 100 daemon "$mode"
+	test_case mounts_one_after_the_other."$mode" 200 mounts_one_after_the_other "$mode"
 done
-for mode in legacy pooled pinned zero-copy; do
-	test_case unmounted_by_a_thread.$mode 100 unmounted_by_a_thread $mode
-	test_case data_after_the_end.$mode 100 data_after_the_end $mode
+for mode in legacy {pooled,pinned,zero-copy}:{bufring,bufpool}; do
+	test_case unmounted_by_a_thread."$mode" 100 unmounted_by_a_thread "$mode"
+	test_case data_after_the_end."$mode" 100 data_after_the_end "$mode"
 done
 for mode in off legacy pinned; do
 	for signal in TERM INT HUP; do
 		test_case status_after_signal.$signal.$mode 200 \
 			same_status_after_signal $mode $signal
 	done
-	test_case terminated_under_load.$mode 200 terminated_under_load $mode
-	test_case several_mounts.$mode 100 several_mounts $mode
+	test_case terminated_under_load."$mode" 200 terminated_under_load "$mode"
+	test_case several_mounts."$mode" 100 several_mounts "$mode"
 done
 
 run_cases "$@"

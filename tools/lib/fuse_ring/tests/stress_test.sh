@@ -10,7 +10,7 @@
 . "$(dirname "$0")/common.sh"
 
 program=$built/passthrough_ring
-modes=(off legacy pooled pinned zero-copy)
+modes=(off legacy {pooled,pinned,zero-copy}:{bufring,bufpool})
 engines=(buffered direct mmap)
 seconds=${SECONDS_PER_MODE:-10}
 kills=${KILLS:-100}
@@ -43,7 +43,7 @@ mount_backing()
 	local mode=$1
 
 	shift
-	serve bare "$@" "$program" -f -o "ring=$mode,$options" "$backing" "$mnt"
+	serve bare "$@" "$program" -f -o "$(ring_options "$mode"),$options" "$backing" "$mnt"
 	log=$dir/server.out
 	await_mount "$mnt"
 	ls "$mnt" >/dev/null || {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1 OR BSD-2-Clause
 /*
- * unmount_fs MODE FILE MOUNTPOINT: a file system that a thread unmounts while
+ * unmount_fs OPTIONS FILE MOUNTPOINT: a file system that a thread unmounts while
  * the session's loop is at work, which fuse_session_unmount() closes the
  * descriptor for. FILE is opened then, so that it gets the same number.
  *
@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 #include "attributes.h"
-#include "fuse_ring.h"
+#include "options.h"
 
 #define FILE_INO	2
 
@@ -87,13 +87,9 @@ int main(int argc, char **argv)
 	struct fuse_ring_options options = { .size = sizeof(options) };
 	struct fuse_args args = FUSE_ARGS_INIT(1, argv);
 	pthread_t thread;
-	char mode[32];
 	int result;
 
-	if (argc != 4)
-		return 2;
-	snprintf(mode, sizeof(mode), "ring=%s", argv[1]);
-	if (fuse_ring_option_parse(&options, mode) != 1)
+	if (argc != 4 || !read_options(&options, argv[1]))
 		return 2;
 	path = argv[2];
 	se = fuse_session_new(&args, &operations, sizeof(operations), NULL);
