@@ -9,7 +9,13 @@ static int lay_out(struct queue_layout *layout, const struct fuse_ring *ring,
 {
 	(void)mode;
 	(void)in_place;
-	(void)ring;
+	/*
+	 * Where a REGISTER that fails turns io-uring off under the clients,
+	 * none is risked once they are served. Buffers that nobody needs are
+	 * not touched.
+	 */
+	if (!(ring->connection.kernel_flags & FUSE_HAS_IO_URING_BUFRING))
+		layout->first = layout->depth;
 	layout->buffer_each = true;
 	layout->nr_pools = 1;
 	layout->pool[0].buf_size = queue_page_align(layout->max_payload);
