@@ -26,6 +26,7 @@ SMALL_FILE = 64 * MIB   # one for each of four jobs
 READAHEAD_KIB = 1024
 PATIENCE = 60           # seconds, for what takes milliseconds
 MODE_LINE = re.compile(r"passthrough_ring: ([a-z-]+)[,:]")
+FIXED_BUFFER = re.compile(r"^ *\d+: 0x[0-9a-f]+/(\d+)$", re.MULTILINE)
 PAYLOAD = re.compile(r"(\d+) queues of (\d+) requests and (\d+) KiB")
 
 
@@ -111,17 +112,33 @@ class Server:
         rings = self.count_rings()
         if (rings == 0) != (self.mode == "off"):
             raise WrongMode(f"ring={self.mode}: the server has {rings} io_urings")
-        pinned = self.status("VmPin") > 0
-        if pinned != (self.mode in ("pinned", "zero-copy")):
-            raise WrongMode(f"ring={self.mode}: the server has {self.status('VmPin')} KiB pinned")
+        pinned = self.pinned_kib()
+        # A pool of buffers need not be pinned there.
+        if self.mode == "zero-copy" and "(bufpool, " in self.text:
+            return
+        if (pinned > 0) != (self.mode in ("pinned", "zero-copy")):
+            raise WrongMode(f"ring={self.mode}: the server has {pinned} KiB pinned")
 
-    def count_rings(self):
+    def rings(self):
+        """What /proc has to tell of the server's io_urings"""
         fds = f"/proc/{self.process.pid}/fd"
-        count = 0
         for fd in os.listdir(fds):
             with contextlib.suppress(FileNotFoundError):
-                count += os.readlink(f"{fds}/{fd}") == "anon_inode:[io_uring]"
-        return count
+                if os.readlink(f"{fds}/{fd}") == "anon_inode:[io_uring]":
+                    yield f"/proc/{self.process.pid}/fdinfo/{fd}"
+
+    def count_rings(self):
+        return len(list(self.rings()))
+
+    def pinned_kib(self):
+        """io_uring does not count what root registers: then its tables show it."""
+        kib = self.status("VmPin")
+        if kib:
+            return kib
+        for ring in self.rings():
+            with open(ring, encoding="ascii") as file:
+                kib += sum(int(size) for size in FIXED_BUFFER.findall(file.read())) // 1024
+        return kib
 
     def status(self, field):
         with open(f"/proc/{self.process.pid}/status", encoding="ascii") as file:
@@ -135,7 +152,7 @@ class Server:
         return {
             "depth": int(payload.group(2)) if payload else 0,
             "payload_kib": int(payload.group(3)) if payload else 0,
-            "pinned_kib": self.status("VmPin"),
+            "pinned_kib": self.pinned_kib(),
             "rss_kib": self.status("VmRSS"),
             "line": self.text.strip(),
         }
