@@ -999,7 +999,7 @@ no_process_of_user()
 does_zero_copy_without_locked_memory()
 {
 	(ulimit -l 64 && exec setpriv --bounding-set -ipc_lock "$program" -f \
-		-o "$1,ring_interface=bufpool,allow_other" "$src" "$mnt") \
+		-o ring=zero-copy,ring_interface=bufpool,allow_other "$src" "$mnt") \
 		>"$work/server.log" 2>&1 &
 	server=$!
 	within 30 mounted_or_ended && mounted || complain 'it cannot be mounted' || return
@@ -1015,7 +1015,7 @@ does_zero_copy_without_locked_memory()
 servers=(says_what_is_wrong goes_into_the_background mounts_on_its_own_source
 	is_not_shown_in_itself keeps_access_control_lists ends_at_a_signal
 	ends_while_a_lock_is_waited_for serves_an_ordinary_user
-	does_zero_copy_without_locked_memory\ ring={zero-copy,auto}
+	does_zero_copy_without_locked_memory
 	lets_locks_go_in_one_thread\ {off,legacy,{pooled,pinned}:{bufring,bufpool}})
 for mode in off legacy {pinned,zero-copy}:{bufring,bufpool}; do
 	servers+=("says_that_the_disk_is_full $mode" "shows_files_of_the_kernel $mode")
@@ -1122,6 +1122,9 @@ has_mode()
 			complain "it is not $1: $(head -n 1 "$work/server.log")"
 		return ;;
 	auto,*)	[ -n "$strict" ] || return 0
+		# Over buffer pools zero-copy has to be asked for.
+		! grep -qE '\(bufpool, .*; .* (asked|waited) for$' "$work/server.log" ||
+			return 0
 		[ "$got" != legacy ] || ! lacks_buffers || return 0 ;;
 	esac
 	if [ -z "$strict" ] || { [ "$got" = off ] && lacks_buffers; }; then

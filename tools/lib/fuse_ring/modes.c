@@ -50,6 +50,30 @@ static bool is_wanted(const struct fuse_ring *ring, const struct ring_door *door
 	       (mode <= door->highest || options->mode == FUSE_RING_AUTO);
 }
 
+/*
+ * The best that nobody has to ask for by name. Linux 7.3 as released corrupts its
+ * memory when a loop device uses a zero-copied file, and cannot be told from one
+ * that has the fix. And a pinned pool has room for few requests that wait for
+ * locks.
+ */
+static enum fuse_ring_mode auto_highest(struct fuse_ring *ring,
+					const struct ring_door *door,
+					enum fuse_ring_mode mode)
+{
+	const char *why;
+
+	if (door != &ring_door_bufpool || mode < FUSE_RING_PINNED)
+		return door->highest;
+	if (ring->connection.locks)
+		why = "pinned buffer pools leave little room for locks that are waited for";
+	else if (mode > FUSE_RING_PINNED)
+		why = "zero-copy over buffer pools has to be asked for";
+	else
+		return FUSE_RING_PINNED;
+	snprintf(ring->why_not_more, sizeof(ring->why_not_more), "%s", why);
+	return ring->connection.locks ? FUSE_RING_POOLED : FUSE_RING_PINNED;
+}
+
 /* Of the doors that would do the last one is what most kernels have. */
 static void note_missing(struct fuse_ring *ring, enum fuse_ring_mode mode)
 {
@@ -84,7 +108,7 @@ static uint32_t limit_pages(uint32_t max_pages)
 
 int modes_choose(struct fuse_ring *ring)
 {
-	enum fuse_ring_mode mode = ring->options.mode;
+	enum fuse_ring_mode mode = ring->options.mode, highest;
 	unsigned int n;
 
 	if (mode == FUSE_RING_OFF)
@@ -103,8 +127,11 @@ int modes_choose(struct fuse_ring *ring)
 		    !is_offered(ring, doors[n]))
 			continue;
 		ring->door = doors[n];
-		ring->mode = mode < doors[n]->highest ? mode : doors[n]->highest;
-		if (ring->mode < mode && !ring->options.interface)
+		highest = doors[n]->highest;
+		if (ring->options.mode == FUSE_RING_AUTO)
+			highest = auto_highest(ring, doors[n], mode);
+		ring->mode = mode < highest ? mode : highest;
+		if (mode > doors[n]->highest && !ring->options.interface)
 			snprintf(ring->why_not_more, sizeof(ring->why_not_more),
 				 "the kernel has no %s", ring_door_bufpool.what);
 		return 0;

@@ -197,15 +197,21 @@ need_mode()
 
 # expect_auto BEST PID [PROGRAM]: as expect_mode, where "auto" was asked for and
 # BEST is the best that the server may have. On a kernel that does not have it,
-# that is the legacy mode.
+# that is the legacy mode; over buffer pools it is less than zero-copy.
 expect_auto()
 {
+	local line best=$1
+
 	within 30 said_something || fail "the library did not say what it does"
-	if [[ $(head -n 1 "$log") =~ ^"${3:-fuse_ring}: legacy, ".*"; "$kernel_lacks ]]; then
-		expect_mode legacy "${@:2}"
-	else
-		expect_mode "$@"
+	line=$(head -n 1 "$log")
+	if [[ $line =~ ^"${3:-fuse_ring}: legacy, ".*"; "$kernel_lacks ]]; then
+		best=legacy
+	elif [[ $line =~ ^"${3:-fuse_ring}: pinned, ".*"(bufpool, ".*"has to be asked for"$ ]]; then
+		best=pinned
+	elif [[ $line =~ ^"${3:-fuse_ring}: pooled, ".*"(bufpool, ".*"locks that are waited for"$ ]]; then
+		best=pooled
 	fi
+	expect_mode "$best" "${@:2}"
 }
 
 # expect_mode MODE PID [PROGRAM]: what the library said is that, and it is true.
