@@ -204,13 +204,14 @@ expect_auto()
 
 	within 30 said_something || fail "the library did not say what it does"
 	line=$(head -n 1 "$log")
-	if [[ $line =~ ^"${3:-fuse_ring}: legacy, ".*"; "$kernel_lacks ]]; then
-		best=legacy
-	elif [[ $line =~ ^"${3:-fuse_ring}: pinned, ".*"(bufpool, ".*"has to be asked for"$ ]]; then
-		best=pinned
-	elif [[ $line =~ ^"${3:-fuse_ring}: pooled, ".*"(bufpool, ".*"locks that are waited for"$ ]]; then
-		best=pooled
-	fi
+	case $line in
+	"${3:-fuse_ring}: pinned, "*"(bufpool, "*"has to be asked for")
+		best=pinned ;;
+	"${3:-fuse_ring}: pooled, "*"(bufpool, "*"locks that are waited for")
+		best=pooled ;;
+	"${3:-fuse_ring}: legacy, "*)
+		[[ ! $line =~ "; "$kernel_lacks ]] || best=legacy ;;
+	esac
 	expect_mode "$best" "${@:2}"
 }
 
