@@ -1027,8 +1027,9 @@ done
 impossible()
 {
 	case $2,$1,,$options, in
-	pinned:bufpool,more_waiters_than_entries,*)
-		echo 'pinned memory is not for entries to spare' ;;
+	pinned:bufpool,more_waiters_than_entries,*|auto,more_waiters_than_entries,*)
+		! grep -q ' pinned, .*(bufpool, ' "$work/server.log" ||
+			echo 'pinned memory is not for entries to spare' ;;
 	esac
 	case $1,,$options, in
 	memory_maps*,direct_io,*|memory_maps*,cache=never,*)
@@ -1123,7 +1124,7 @@ has_mode()
 		return ;;
 	auto,*)	[ -n "$strict" ] || return 0
 		# Over buffer pools zero-copy has to be asked for.
-		! grep -qE '\(bufpool, .*; .* (asked|waited) for$' "$work/server.log" ||
+		! grep -qE '\(bufpool, .*; .* asked for$' "$work/server.log" ||
 			return 0
 		[ "$got" != legacy ] || ! lacks_buffers || return 0 ;;
 	esac

@@ -53,25 +53,17 @@ static bool is_wanted(const struct fuse_ring *ring, const struct ring_door *door
 /*
  * The best that nobody has to ask for by name. Linux 7.3 as released corrupts its
  * memory when a loop device uses a zero-copied file, and cannot be told from one
- * that has the fix. And a pinned pool has room for few requests that wait for
- * locks.
+ * that has the fix.
  */
 static enum fuse_ring_mode auto_highest(struct fuse_ring *ring,
 					const struct ring_door *door,
 					enum fuse_ring_mode mode)
 {
-	const char *why;
-
-	if (door != &ring_door_bufpool || mode < FUSE_RING_PINNED)
+	if (door != &ring_door_bufpool || mode <= FUSE_RING_PINNED)
 		return door->highest;
-	if (ring->connection.locks)
-		why = "pinned buffer pools leave little room for locks that are waited for";
-	else if (mode > FUSE_RING_PINNED)
-		why = "zero-copy over buffer pools has to be asked for";
-	else
-		return FUSE_RING_PINNED;
-	snprintf(ring->why_not_more, sizeof(ring->why_not_more), "%s", why);
-	return ring->connection.locks ? FUSE_RING_POOLED : FUSE_RING_PINNED;
+	snprintf(ring->why_not_more, sizeof(ring->why_not_more),
+		 "zero-copy over buffer pools has to be asked for");
+	return FUSE_RING_PINNED;
 }
 
 /* Of the doors that would do the last one is what most kernels have. */

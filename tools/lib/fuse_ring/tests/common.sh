@@ -207,8 +207,6 @@ expect_auto()
 	case $line in
 	"${3:-fuse_ring}: pinned, "*"(bufpool, "*"has to be asked for")
 		best=pinned ;;
-	"${3:-fuse_ring}: pooled, "*"(bufpool, "*"locks that are waited for")
-		best=pooled ;;
 	"${3:-fuse_ring}: legacy, "*)
 		[[ ! $line =~ "; "$kernel_lacks ]] || best=legacy ;;
 	esac
