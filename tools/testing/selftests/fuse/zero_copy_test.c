@@ -457,7 +457,7 @@ TEST_F(zero_copy, a_write_that_must_be_copied_gets_a_larger_buffer)
 	};
 	struct server_request request;
 	struct client client;
-	unsigned int qid, n, round;
+	unsigned int qid, n, round, id;
 
 	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &two_pools));
 	for (qid = 0; qid < self->mount.nr_queues; qid++)
@@ -468,6 +468,14 @@ TEST_F(zero_copy, a_write_that_must_be_copied_gets_a_larger_buffer)
 	for (round = 0; round < 3; round++) {
 		ASSERT_EQ(0, client_start(&client, first_usable_cpu(),
 					  do_transfer, &transfer));
+		/* Both buffers are free again for its first request. */
+		do {
+			ASSERT_EQ(0, mount_wait(&self->mount, &request,
+						WAIT_MS));
+			id = request.buf_id;
+			ASSERT_EQ(0, request_answer(&request));
+		} while (id == FUSE_URING_BUF_NONE);
+		EXPECT_EQ(0, id);
 		ASSERT_EQ(0, mount_wait_for(&self->mount, FUSE_WRITE,
 					    &request));
 		EXPECT_EQ(0, request.flags);
