@@ -479,14 +479,16 @@ proven_elsewhere()
 	return 4
 }
 
-# For what the kernel does twice a minute, so that not all ways to set up a queue
-# fit the time of a program. Whoever sleeps needs no processor.
+# slow_tests NAME VARIANT...: for what the kernel does twice a minute, but with
+# none of these variants, as all of them do not fit the time of a program. Whoever
+# sleeps needs no processor.
 slow_tests()
 {
-	local ktap=$REPORTS/uml-slow/ktap.log place=env
+	local report=$REPORTS/uml-slow-$1 ktap=$REPORTS/uml-slow-$1/ktap.log place=env
 
-	FUSE_SLOW_TESTS=1 vm uml 0 0 -r "$REPORTS/uml-slow" -T buffers_test \
-		-a "-V bufpool_registered -V pinned -t a_request_times_out_while_it_waits_for_a_buffer"
+	shift
+	FUSE_SLOW_TESTS=1 vm uml 0 0 -r "$report" -T buffers_test \
+		-a "${*/#/-V } -t a_request_times_out_while_it_waits_for_a_buffer"
 	! grep '# SKIP' "$ktap" | grep -v 'kernel has no fuse buffer rings'
 }
 
@@ -613,7 +615,9 @@ run "selftests build with musl"			builds_with_musl
 # From here on what takes long comes first, so that nothing of that is left when
 # all others have ended. An emulated machine with two processors seldom needs
 # both: the suite in two halves, each in a machine of its own.
-aside "slow selftests in UML"			slow_tests
+aside "slow selftests of buffer pools in UML"	slow_tests pools bufring pinned zero_copy
+aside "slow selftests of buffer rings in UML" \
+	slow_tests rings bufpool bufpool_registered bufpool_zero_copy
 beside "each fault is in the released kernel, in UML"	"$TOP/scripts/fixes.sh" -q
 run "each fix mends its fault, alone"		proven_elsewhere
 beside "selftests in qemu, 2 CPUs, debug kernel: one half" \
