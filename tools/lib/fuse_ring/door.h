@@ -31,7 +31,10 @@ struct ring_door {
 	 */
 	int (*lay_out)(struct queue_layout *layout, const struct fuse_ring *ring,
 		       enum fuse_ring_mode mode, bool in_place);
-	/* Gets a queue ready for its first REGISTER; may be tried again. */
+	/*
+	 * Gets a queue ready for its first REGISTER; may be tried again. NULL
+	 * where that REGISTER does it.
+	 */
 	int (*open)(struct ring_queue *queue);
 	/* What a REGISTER says, but for what queue it is about */
 	void (*fill)(struct queue_register *reg, const struct queue_layout *layout,

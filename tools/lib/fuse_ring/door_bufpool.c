@@ -27,17 +27,6 @@
 /* What io_uring can have of them */
 #define MAX_FIXED_BUFFERS	16384
 
-/* To the byte as the kernel has it: from it come the offsets of the buffers. */
-static uint32_t kernel_buf_size(const struct fuse_ring *ring)
-{
-	uint32_t pages = ring->most_pages * getpagesize();
-	uint32_t size = FUSE_MIN_READ_BUFFER;
-
-	if (size < ring->connection.max_write)
-		size = ring->connection.max_write;
-	return size < pages ? pages : size;
-}
-
 /*
  * Memory that is pinned is in use from the beginning: only as many entries as
  * there can be requests in flight, and as many again where most of them may wait
@@ -64,7 +53,8 @@ static int lay_out(struct queue_layout *layout, const struct fuse_ring *ring,
 		   enum fuse_ring_mode mode, bool in_place)
 {
 	bool zero_copy = mode == FUSE_RING_ZERO_COPY;
-	uint32_t size = kernel_buf_size(ring);
+	/* To the byte as the kernel has it, which offsets of buffers come from */
+	uint32_t size = modes_largest_payload(ring, ring->most_pages);
 	uint32_t most = zero_copy ? MAX_FIXED_BUFFERS - 1 : UINT16_MAX - 1;
 
 	if (layout->headroom && size % getpagesize())

@@ -66,12 +66,6 @@ static int lay_out(struct queue_layout *layout, const struct fuse_ring *ring,
 	return 0;
 }
 
-static int open_queue(struct ring_queue *queue)
-{
-	(void)queue;
-	return 0;
-}
-
 static void fill(struct queue_register *reg, const struct queue_layout *layout,
 		 const struct queue_memory *memory)
 {
@@ -123,7 +117,6 @@ const struct ring_door ring_door_bufring = {
 	.lowest = FUSE_RING_POOLED,
 	.highest = FUSE_RING_ZERO_COPY,
 	.lay_out = lay_out,
-	.open = open_queue,
 	.fill = fill,
 	.buffer = buffer,
 	.lower = lower,

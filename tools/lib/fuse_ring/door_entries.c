@@ -23,12 +23,6 @@ static int lay_out(struct queue_layout *layout, const struct fuse_ring *ring,
 	return 0;
 }
 
-static int open_queue(struct ring_queue *queue)
-{
-	(void)queue;
-	return 0;
-}
-
 static void fill(struct queue_register *reg, const struct queue_layout *layout,
 		 const struct queue_memory *memory)
 {
@@ -60,7 +54,6 @@ const struct ring_door ring_door_entries = {
 	.lowest = FUSE_RING_LEGACY,
 	.highest = FUSE_RING_LEGACY,
 	.lay_out = lay_out,
-	.open = open_queue,
 	.fill = fill,
 	.buffer = buffer,
 	.lower = lower,

@@ -143,14 +143,14 @@ unsigned int modes_most_slots(const struct fuse_ring *ring)
 	return ring->options.depth + spare;
 }
 
-static uint32_t largest_payload(const struct fuse_ring_connection *connection)
+uint32_t modes_largest_payload(const struct fuse_ring *ring, uint32_t max_pages)
 {
 	uint32_t largest = FUSE_MIN_READ_BUFFER;
 
-	if (largest < connection->max_write)
-		largest = connection->max_write;
-	if (largest < connection->max_pages * getpagesize())
-		largest = connection->max_pages * getpagesize();
+	if (largest < ring->connection.max_write)
+		largest = ring->connection.max_write;
+	if (largest < max_pages * getpagesize())
+		largest = max_pages * getpagesize();
 	return largest;
 }
 
@@ -164,7 +164,8 @@ static int lay_out(struct queue_layout *layout, const struct ring_queue *queue)
 	layout->depth = modes_most_slots(ring);
 	layout->first = ring->options.depth;
 	layout->keep = ring->options.depth;
-	layout->max_payload = largest_payload(&ring->connection);
+	layout->max_payload =
+		modes_largest_payload(ring, ring->connection.max_pages);
 	layout->headroom = ring->headroom;
 	return layout->door->lay_out(layout, ring, queue->mode, queue->in_place);
 }
@@ -400,7 +401,9 @@ bool modes_lower_all(struct fuse_ring *ring, struct ring_queue *queue, int err)
 
 static int open_queue(struct ring_queue *queue)
 {
-	return queue->layout.door->open(queue);
+	const struct ring_door *door = queue->layout.door;
+
+	return door->open ? door->open(queue) : 0;
 }
 
 int modes_open(struct ring_queue *queue)

@@ -138,6 +138,8 @@ int ring_run_command(struct ring_queue *queue, struct io_uring_sqe *sqe);
 int modes_choose(struct fuse_ring *ring);
 /* How many slots a queue may have in any mode */
 unsigned int modes_most_slots(const struct fuse_ring *ring);
+/* Bytes of the largest payload of a connection with so many pages in a request */
+uint32_t modes_largest_payload(const struct fuse_ring *ring, uint32_t max_pages);
 /* The mode below ring->mode after @queue failed to get memory for that */
 bool modes_lower_all(struct fuse_ring *ring, struct ring_queue *queue, int err);
 /* Jobs for a queue's thread, in this order; the first one before INIT is answered */
