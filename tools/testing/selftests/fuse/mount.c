@@ -309,15 +309,17 @@ static int unmount_by_fusermount(struct fuse_mount *mount)
 
 /*
  * Whatever ends this process, another one unmounts then. auto_unmount would be
- * that, but with libfuse 3.14 it needs allow_other.
+ * that, but with libfuse 3.14 it needs allow_other. As any child, the guard
+ * begins as one that dies with this process: nothing may be mounted before it
+ * says that it no longer does.
  */
 static int start_guard(struct fuse_mount *mount)
 {
 	int ends[2];
-	char byte;
+	char byte = 0;
 
-	if (pipe2(ends, O_CLOEXEC))
-		return complain_errno("pipe2");
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
+		return complain_errno("socketpair");
 	mount->guard = fork();
 	if (mount->guard < 0)
 		return complain_errno("fork");
@@ -326,6 +328,8 @@ static int start_guard(struct fuse_mount *mount)
 		setsid();
 		dup2(ends[0], STDIN_FILENO);
 		syscall(__NR_close_range, STDERR_FILENO + 1, ~0U, 0);
+		if (write(STDIN_FILENO, &byte, 1) != 1)
+			_exit(1);
 		while (read(STDIN_FILENO, &byte, 1) < 0 && errno == EINTR)
 			;
 		unmount_by_fusermount(mount);
@@ -333,6 +337,10 @@ static int start_guard(struct fuse_mount *mount)
 	}
 	close(ends[0]);
 	mount->guard_fd = ends[1];
+	if (read(ends[1], &byte, 1) != 1) {
+		complain("the process that is to unmount did not start");
+		return -ECHILD;
+	}
 	return 0;
 }
 
