@@ -23,7 +23,7 @@ kgit merge-base --is-ancestor base HEAD ||
 	die "build/linux has a merge commit: rebase it, a series is linear"
 kgit diff --quiet HEAD ||
 	say "uncommitted work in build/linux is left out: commit it to have it in the series"
-kgit ls-files -o -- '*.[chS]' '*.rst' '*.sh' '*Makefile' | while read -r path; do
+kgit ls-files -o -- '*.[chS]' '*.rst' '*.dot' '*.sh' '*Makefile' | while read -r path; do
 	say "untracked in build/linux, left out: $path (git add -f it)"
 done
 
