@@ -234,6 +234,7 @@ static int fuse_bufring_add(struct fuse_ring_queue *queue,
 		queue->bufpools[queue->nr_bufpools++] = pool;
 	}
 	queue->payload_mode = FUSE_PAYLOAD_BUFPOOL;
+	queue->bufpools_final = true;
 
 	return 0;
 }

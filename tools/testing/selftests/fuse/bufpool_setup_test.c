@@ -126,9 +126,9 @@ ANSWERED(pool_for_a_queue_far_over_the_cpus, plain, ADD_BUFPOOL, EINVAL,
 ANSWERED(pool_flag, plain, ADD_BUFPOOL, EINVAL, command->cmd.flags = 1);
 ANSWERED(pool_flag_at_the_top, plain, ADD_BUFPOOL, EINVAL,
 	 command->cmd.flags = 1ULL << 63);
-ANSWERED(pool_reserved, plain, ADD_BUFPOOL, EINVAL,
-	 command->cmd.bufpool.reserved = 1);
-ANSWERED(pool_reserved_at_the_top, plain, ADD_BUFPOOL, EINVAL,
+ANSWERED(pool_of_buffers_over_the_largest, plain, ADD_BUFPOOL, EINVAL,
+	 command->cmd.bufpool.reserved = PAYLOAD + 1);
+ANSWERED(pool_of_buffers_far_over_the_largest, plain, ADD_BUFPOOL, EINVAL,
 	 command->cmd.bufpool.reserved = 1U << 31);
 ANSWERED(pool_empty, plain, ADD_BUFPOOL, EINVAL,
 	 command->cmd.bufpool.len = 0);

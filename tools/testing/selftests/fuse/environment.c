@@ -282,6 +282,8 @@ const char *mode_impossible(const struct fuse_mount *mount,
 
 	if (mode->bufpool && !kernel_has_bufpools(mount))
 		return NO_BUFPOOLS;
+	if (mode->bufpool & BUFPOOL_SIZES && !kernel_has_bufpool_sizes())
+		return NO_BUFPOOL_SIZES;
 	if (mode->bufpool & BUFPOOL_ZERO_COPY && !has_privilege(CAP_SYS_ADMIN))
 		return NO_ZERO_COPY;
 	if (reason || !locked || has_privilege(CAP_IPC_LOCK))
@@ -297,6 +299,24 @@ bool kernel_has_bufrings(const struct fuse_mount *mount)
 bool kernel_has_bufpools(const struct fuse_mount *mount)
 {
 	return mount->init_flags & FUSE_HAS_IO_URING_BUFPOOL;
+}
+
+/* By asking, on a mount of its own: no INIT bit tells. */
+bool kernel_has_bufpool_sizes(void)
+{
+	static const struct queue_mode mode = {
+		.bufpool = BUFPOOL | BUFPOOL_SIZES, .depth = 1, .nr_pools = 1,
+		.pool = { { 4096, 1 } },
+	};
+	struct fuse_mount mount = { .dev_fd = -1 };
+	int err = mount_open(&mount, NULL);
+
+	if (!err)
+		err = queue_open(&mount, 0, &mode);
+	if (!err)
+		err = queue_add(&mount.queues[0]);
+	mount_close(&mount);
+	return !err;
 }
 
 bool kernel_has_huge_pages(void)

@@ -50,6 +50,7 @@
 #define BUFPOOL			_BITUL(0)
 #define BUFPOOL_REGISTERED	_BITUL(1)	/* it is a fixed buffer */
 #define BUFPOOL_ZERO_COPY	_BITUL(2)	/* FUSE_URING_ZERO_COPY */
+#define BUFPOOL_SIZES		_BITUL(3)	/* several, each of a size */
 
 struct queue_mode {
 	unsigned int bufpool;
@@ -57,7 +58,8 @@ struct queue_mode {
 	__u16 depth;		/* entries */
 	/*
 	 * Payload buffers; by default as many as entries, of the largest size.
-	 * A buffer pool is pool[0], and the kernel decides on its buf_size.
+	 * A buffer pool is pool[0], and the kernel decides on its buf_size; with
+	 * BUFPOOL_SIZES the server does.
 	 */
 	unsigned int nr_pools;
 	struct pool_mode {
@@ -257,6 +259,7 @@ const char *exact_memlock_impossible(void);
 const char *dangerous_impossible(void);
 bool kernel_has_bufrings(const struct fuse_mount *mount);
 bool kernel_has_bufpools(const struct fuse_mount *mount);
+bool kernel_has_bufpool_sizes(void);
 /* Those that madvise() asks for */
 bool kernel_has_huge_pages(void);
 /*
@@ -269,6 +272,9 @@ bool has_privilege(unsigned int capability);
 	"kernel has no fuse buffer rings (FUSE_HAS_IO_URING_BUFRING is not offered)"
 #define NO_BUFPOOLS							\
 	"kernel has no fuse buffer pools (FUSE_HAS_IO_URING_BUFPOOL is not offered)"
+
+#define NO_BUFPOOL_SIZES						\
+	"kernel has fuse buffer pools of one size only (ADD_BUFPOOL takes no other)"
 
 /* Mount and connection */
 int mount_open(struct fuse_mount *mount, const struct mount_options *options);
@@ -350,6 +356,8 @@ int queue_table_clone(struct server_queue *to, const struct server_queue *from);
 /* What a command has to say in the queue's mode */
 void queue_fill_add_queue(struct server_queue *queue,
 			  struct server_command *command);
+void queue_fill_add_sized_bufpool(struct server_queue *queue, unsigned int n,
+				  struct server_command *command);
 void queue_fill_add_bufpool(struct server_queue *queue,
 			    struct server_command *command);
 void queue_fill_register(struct server_queue *queue, unsigned int slot,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A buffer ring with payload pools of several sizes: which request gets a buffer
- * of which.
+ * Payload pools of several sizes, of a buffer ring or added one by one: which
+ * request gets a buffer of which.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -23,6 +23,8 @@ static const struct queue_mode three_pools = {
 };
 
 ADD_BUFRING_VARIANTS(buffers);
+ADD_VARIANT(buffers, bufpool_sizes);
+ADD_VARIANT(buffers, bufpool_sizes_registered);
 
 TEST_F(buffers, a_request_gets_a_buffer_of_the_smallest_pool_that_fits)
 {

@@ -27,8 +27,8 @@ void queue_fill_add_queue(struct server_queue *queue,
 		command->cmd.flags = FUSE_URING_ZERO_COPY;
 }
 
-void queue_fill_add_bufpool(struct server_queue *queue,
-			    struct server_command *command)
+void queue_fill_add_sized_bufpool(struct server_queue *queue, unsigned int n,
+				  struct server_command *command)
 {
 	struct pool_mode pool[FUSE_URING_MAX_POOLS];
 
@@ -36,9 +36,17 @@ void queue_fill_add_bufpool(struct server_queue *queue,
 	memset(command, 0, sizeof(*command));
 	command->op = FUSE_IO_URING_CMD_ADD_BUFPOOL;
 	command->cmd.qid = queue->qid;
-	command->cmd.bufpool.uaddr = (uintptr_t)queue->memory.pool[0].iov_base;
-	command->cmd.bufpool.len = pool[0].buf_size * pool[0].nr;
+	command->cmd.bufpool.uaddr = (uintptr_t)queue->memory.pool[n].iov_base;
+	command->cmd.bufpool.len = pool[n].buf_size * pool[n].nr;
+	if (queue->mode.bufpool & BUFPOOL_SIZES)
+		command->cmd.bufpool.reserved = pool[n].buf_size;
 	name_pool(queue, command);
+}
+
+void queue_fill_add_bufpool(struct server_queue *queue,
+			    struct server_command *command)
+{
+	queue_fill_add_sized_bufpool(queue, 0, command);
 }
 
 static void fill_register_of_bufring(struct server_queue *queue,
@@ -240,6 +248,20 @@ int queue_send_commit(struct server_queue *queue, unsigned int slot,
 	return queue_send(queue, &command);
 }
 
+static int add_pools(struct server_queue *queue)
+{
+	struct pool_mode pool[FUSE_URING_MAX_POOLS];
+	unsigned int n, nr = mode_pools(queue->mount, &queue->mode, pool);
+	struct server_command command;
+	int err = 0;
+
+	for (n = 0; n < nr && !err; n++) {
+		queue_fill_add_sized_bufpool(queue, n, &command);
+		err = queue_send(queue, &command);
+	}
+	return err;
+}
+
 int queue_add(struct server_queue *queue)
 {
 	struct server_command command;
@@ -251,10 +273,8 @@ int queue_add(struct server_queue *queue)
 		queue_fill_add_queue(queue, &command);
 		err = queue_send(queue, &command);
 	}
-	if (!err && !queue->pool_added) {
-		queue_fill_add_bufpool(queue, &command);
-		err = queue_send(queue, &command);
-	}
+	if (!err && !queue->pool_added)
+		err = add_pools(queue);
 	return err;
 }
 

@@ -64,7 +64,7 @@ unsigned int mode_pools(const struct fuse_mount *mount,
 			struct pool_mode pool[FUSE_URING_MAX_POOLS])
 {
 	memset(pool, 0, FUSE_URING_MAX_POOLS * sizeof(*pool));
-	if (mode->flags && mode->nr_pools) {
+	if ((mode->flags || mode->bufpool & BUFPOOL_SIZES) && mode->nr_pools) {
 		memcpy(pool, mode->pool, mode->nr_pools * sizeof(*pool));
 		return mode->nr_pools;
 	}
@@ -80,6 +80,15 @@ static size_t pool_bytes(const struct pool_mode *pool)
 	return (size_t)pool->buf_size * pool->nr;
 }
 
+static size_t all_pools_bytes(const struct pool_mode *pool, unsigned int nr)
+{
+	size_t bytes = 0;
+
+	while (nr--)
+		bytes += page_align(pool_bytes(&pool[nr]));
+	return bytes;
+}
+
 static size_t header_bytes(const struct queue_mode *mode)
 {
 	return mode->depth * sizeof(struct fuse_uring_req_header);
@@ -92,8 +101,7 @@ size_t mode_table_bytes(const struct fuse_mount *mount,
 
 	if (!(mode->bufpool & BUFPOOL_REGISTERED))
 		return 0;
-	mode_pools(mount, mode, pool);
-	return page_align(pool_bytes(&pool[0]));
+	return all_pools_bytes(pool, mode_pools(mount, mode, pool));
 }
 
 size_t mode_pinned_bytes(const struct fuse_mount *mount,
@@ -125,18 +133,36 @@ static int map(struct iovec *region, size_t size)
 	return 0;
 }
 
+/* One behind the other, for all of them to be one fixed buffer */
+static int map_pools(struct iovec *region, const struct pool_mode *pool,
+		     unsigned int nr)
+{
+	unsigned int n;
+	char *at;
+	int err;
+
+	err = map(&region[0], all_pools_bytes(pool, nr));
+	at = region[0].iov_base;
+	for (n = 0; n < nr && !err; n++) {
+		region[n].iov_base = at;
+		region[n].iov_len = page_align(pool_bytes(&pool[n]));
+		at += region[n].iov_len;
+	}
+	return err;
+}
+
 int server_memory_map(struct server_memory *memory,
 		      const struct fuse_mount *mount,
 		      const struct queue_mode *mode)
 {
 	struct pool_mode pool[FUSE_URING_MAX_POOLS];
-	unsigned int n, nr = mode_pools(mount, mode, pool);
+	unsigned int nr = mode_pools(mount, mode, pool);
 	int err;
 
 	memset(memory, 0, sizeof(*memory));
 	err = map(&memory->headers, header_bytes(mode));
-	for (n = 0; n < nr && !err; n++)
-		err = map(&memory->pool[n], pool_bytes(&pool[n]));
+	if (!err)
+		err = map_pools(memory->pool, pool, nr);
 	if (err)
 		server_memory_unmap(memory);
 	return err;
@@ -193,11 +219,20 @@ static bool has_payload(const struct server_request *request)
 }
 
 static unsigned int pool_buffer(const struct server_request *request,
-				const struct pool_mode *pool)
+				const struct pool_mode *pool, unsigned int nr)
 {
+	unsigned int n, id = 0, offset = request->offset;
+
 	if (!has_payload(request) && !request->offset)
 		return FUSE_URING_BUF_NONE;
-	return request->offset / pool->buf_size;
+	for (n = 0; n + 1 < nr && offset >= pool_bytes(&pool[n]); n++) {
+		offset -= pool_bytes(&pool[n]);
+		id += pool[n].nr;
+	}
+	if (offset % pool[n].buf_size)
+		complain("queue %u slot %u: offset %u is not that of a buffer",
+			 request->queue->qid, request->slot, request->offset);
+	return id + offset / pool[n].buf_size;
 }
 
 void request_find_payload(struct server_request *request)
@@ -210,11 +245,8 @@ void request_find_payload(struct server_request *request)
 	if (mode_is_entries(&queue->mode)) {
 		n = request->slot;
 	} else if (queue->mode.bufpool) {
-		n = pool_buffer(request, pool);
+		n = pool_buffer(request, pool, nr_pools);
 		request->buf_id = n;
-		if (request->offset % pool->buf_size)
-			complain("queue %u slot %u: offset %u is not that of a buffer",
-				 queue->qid, request->slot, request->offset);
 	}
 	request->payload = NULL;
 	request->room = 0;

@@ -97,6 +97,7 @@ static int open_table(struct server_queue *queue, int slots)
 {
 	bool has_pool = queue->mode.bufpool & BUFPOOL_REGISTERED;
 	const struct iovec *pool = &queue->memory.pool[0];
+	size_t size;
 	int err;
 
 	if (slots == FIXED_BUFFERS_AS_NEEDED) {
@@ -117,10 +118,10 @@ static int open_table(struct server_queue *queue, int slots)
 	}
 	if (!has_pool || queue->pool_index >= slots)
 		return 0;
-	err = queue_table_set(queue, queue->pool_index, pool->iov_base,
-			      pool->iov_len);
+	size = mode_table_bytes(queue->mount, &queue->mode);
+	err = queue_table_set(queue, queue->pool_index, pool->iov_base, size);
 	if (err)
-		complain("registering a pool of %zu bytes: %s", pool->iov_len,
+		complain("registering a pool of %zu bytes: %s", size,
 			 strerror(-err));
 	return err;
 }

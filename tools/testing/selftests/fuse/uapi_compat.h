@@ -79,7 +79,7 @@ struct bufpool_cmd_req {
 		struct {
 			__u64 uaddr;
 			__u32 len;
-			__u32 reserved;
+			__u32 reserved;		/* or the size of a buffer */
 		} bufpool;
 		__u16 zero_copy_index;
 	};

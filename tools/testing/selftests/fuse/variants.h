@@ -20,6 +20,11 @@
 #define MODE_entries		.bufpool = 0, .flags = 0
 /* A pool in the server's memory, as it is: Linux 7.3 */
 #define MODE_bufpool		.bufpool = BUFPOOL
+/* Several, whose buffers are of different sizes */
+#define MODE_bufpool_sizes	.bufpool = BUFPOOL | BUFPOOL_SIZES
+/* All of them in one fixed buffer */
+#define MODE_bufpool_sizes_registered					\
+	.bufpool = BUFPOOL | BUFPOOL_SIZES | BUFPOOL_REGISTERED
 /* A pool that is a fixed buffer of the io_uring */
 #define MODE_bufpool_registered	.bufpool = BUFPOOL | BUFPOOL_REGISTERED
 /* The same, and pages of files that opt in become fixed buffers */
