@@ -485,8 +485,10 @@ for parameter; do
 	esac
 done
 . "$report/guest.env"
+[ "$before" != 0 ] || printf 'TAP version 13\n1..%d\n' "$total"
 for t in $tests; do
-	printf '# selftests: fuse: %s\n# 1..1\n# ok 1 it.works\nok 1 selftests: fuse: %s\n' "$t" "$t"
+	printf '# selftests: fuse: %s\n# TAP version 13\n# 1..1\n# ok 1 it.works\n' "$t"
+	printf 'ok %d selftests: fuse: %s\n' "$((++before))" "$t"
 done
 case " $tests " in
 *" $DIES "*)	;;
@@ -506,6 +508,9 @@ machines()
 programs=$(cat "$TOP/$SELFTESTS/Makefile" "$WORKSHOP/Makefile" | grep -c '^TEST_GEN_PROGS [:+]= ')
 expect "two machines run each program once" \
 	test "$(machines none -j)" = "$programs passed, 0 failed, 0 skipped"
+expect "kunit.py counts them, too" "$TOP/scripts/kunit.sh" "$box/machines"
+sed -i '/^ok 2 /d' "$box/machines/ktap.log"
+refuse "and sees if one is missing" "but kunit.py counts" "$TOP/scripts/kunit.sh" "$box/machines"
 expect "none is left out" test "$(grep -c '^# selftests: ' "$box/machines/ktap.log")" = \
 	"$(grep '^# selftests: ' "$box/machines/ktap.log" | sort -u | wc -l)"
 expect "a first machine that dies is a failure" \

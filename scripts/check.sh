@@ -209,6 +209,12 @@ checkpatch()
 	return $rc
 }
 
+# Those of the parser of KTAP that the series changes
+kunit_parser_tests()
+{
+	python3 "$LINUX/tools/testing/kunit/kunit_tool_test.py" KUnitParserTest
+}
+
 # The mails of the fixes, as a maintainer takes them, on a kernel that has nothing
 # else of the series
 fixes_are_mails()
@@ -446,11 +452,12 @@ compat()
 		-T "uapi_layout_test detect_test register_flags_test register_bounds_test privilege_test"
 }
 
-# vm ENGINE DEBUG BASE [OPTION...]: the selftests on one kernel. Options are
-# vm.sh's; a report of another name is one of them.
+# vm ENGINE DEBUG BASE [OPTION...]: the selftests on one kernel, with what the
+# kernel's own parser makes of the log. Options are vm.sh's; a report of another
+# name, first, is one of them.
 vm()
 {
-	local engine=$1 image name=$1 limit=900 place=${place:-on_free_cpu}
+	local engine=$1 image name=$1 limit=900 place=${place:-on_free_cpu} report
 
 	[ "$1" != qemu ] || { limit=2400; place="env"; }
 	[ "$2" = 0 ] || name=$name-debug
@@ -462,8 +469,11 @@ vm()
 	unset FUSE_DANGEROUS_TESTS
 	[ "$3" = 1 ] || export FUSE_DANGEROUS_TESTS=1
 	shift 3
+	report=$REPORTS/$name
+	[ "${1:-}" != -r ] || { report=$2; shift 2; }
 	"$place" "$WORKSHOP/vm.sh" -e "$engine" -k "$image" -S "$LINUX" \
-		-O "$BUILD/selftests" -r "$REPORTS/$name" -m 2G -t "$limit" "$@"
+		-O "$BUILD/selftests" -r "$report" -m 2G -t "$limit" "$@"
+	"$TOP/scripts/kunit.sh" "$report"
 }
 
 # Where most is noticed, most nonsense is tried.
@@ -545,7 +555,7 @@ unprivileged()
 	local report=$REPORTS/$1 ktap=$REPORTS/$1/ktap.log mode
 
 	shift
-	vm uml 0 0 -u nobody -r "$report" "$@"
+	vm uml 0 0 -r "$report" -u nobody "$@"
 	for mode in entries bufpool; do
 		grep -qE "^# ok [0-9]+ io\.$mode\.[a-z_0-9]+\$" "$ktap" || {
 			echo "no test of mode $mode passed"
@@ -605,6 +615,7 @@ for part in $PARTS; do
 	beside "checkpatch on part $part"		checkpatch "$part"
 done
 beside "MAINTAINERS entry"				maintainers
+beside "kunit.py's own tests of its parser"	kunit_parser_tests
 run "every commit builds without a warning"	each_commit_builds
 run "the fixes alone are a kernel"		fixes_alone
 run "other configurations build"		other_configurations

@@ -208,11 +208,12 @@ report=$(realpath "$report")
 
 params="init=$here/vm_init.sh fuse.enable_uring=1 printk.time=1 panic=-1 $params"
 
-# prepare DIR [TESTS]: what the guest's init is to do, and where its logs and
-# results go. Kernel parameters could not carry it: they end at the first space.
+# prepare DIR [TESTS [BEFORE]]: what the guest's init is to do, and where its logs
+# and results go. Kernel parameters could not carry it: they end at the first space.
+# BEFORE are the tests whose results precede its own in the log.
 prepare()
 {
-	local dir=$1 tests=${2:-} variable
+	local dir=$1 own=${2:-} before=${3:-} variable
 
 	mkdir -p "$dir" || die "cannot create $dir"
 	rm -rf "$dir"/{1,2} "$dir"/{ktap.log,ktap.times,kernel.log,verdict,engine.log} \
@@ -220,7 +221,8 @@ prepare()
 		"$dir"/{guest.env,status,summary,junit.xml,skips}
 	: >"$dir/kernel.log"
 	{
-		printf '%s=%q\n' tree "$tree" obj "$obj" tests "$tests" args "$args" \
+		printf '%s=%q\n' tree "$tree" obj "$obj" tests "$own" args "$args" \
+			before "$(wc -w <<<"$before")" total "$(wc -w <<<"$tests")" \
 			command "$command" root "$root" user "$user" shell "$shell" \
 			TERM "${TERM:-dumb}"
 		# What the tests themselves look at
@@ -348,7 +350,7 @@ else
 	prepare "$report"
 	dirs=("$report/1" "$report/2")
 	prepare "${dirs[0]}" "$(programs 1)"
-	prepare "${dirs[1]}" "$(programs 2)"
+	prepare "${dirs[1]}" "$(programs 2)" "$(programs 1)"
 	# A group of its own, to end as a whole where this ends early.
 	set -m
 	run "${dirs[1]}" 2 >/dev/null &

@@ -43,7 +43,7 @@ else
 fi
 
 terminal=/dev/$vm_terminal
-tree='' obj='' tests='' args='' command='' root='' user='' shell=''
+tree='' obj='' tests='' before=0 total=0 args='' command='' root='' user='' shell=''
 # shellcheck source=/dev/null
 . /run/report/guest.env
 export TERM
@@ -124,14 +124,18 @@ else
 			export "KSELFTEST_${t//[^A-Z0-9]/_}_ARGS=$args"
 		done
 		# As "make run_tests" does it; whether it works with that, too, is for
-		# those to see who have make and the whole tree.
+		# those to see who have make and the whole tree. The version and the
+		# plan are those of run_kselftest.sh, and there is one log of all
+		# machines.
 		# shellcheck disable=SC2016,SC2086	# for the other shell; a list
 		"${inside[@]}" "${as_user[@]}" bash -c '
 			export BASE_DIR=$1/tools/testing/selftests
 			cd "$BASE_DIR/fuse" && . "$BASE_DIR/kselftest/runner.sh" || exit
-			shift
+			KTAP_TESTNO=$(($2 + 1))
+			[ "$2" != 0 ] || { ktap_print_header; ktap_set_plan "$3"; }
+			shift 3
 			run_many "$@"
-			exit 0' run_many "$tree" $paths
+			exit 0' run_many "$tree" "$before" "$total" $paths
 	fi
 	verdict=$?
 fi
