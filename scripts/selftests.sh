@@ -44,11 +44,17 @@ if [ "$stamp" != "$(cat "$out/headers-of" 2>/dev/null)" ]; then
 fi
 
 # Static, unless other flags follow: a process with few mappings is cheap to make,
-# and the tests make thousands.
+# and the tests make thousands. Nor does a machine that they are installed on need
+# liburing.
+kselftest()
+{
+	smake -C "$LINUX/tools/testing/selftests" TARGETS=fuse FORCE_TARGETS=1 \
+		LDFLAGS=-static "$@"
+}
+
 build_all()
 {
-	smake -C "$LINUX/tools/testing/selftests" TARGETS=fuse FORCE_TARGETS=1 all \
-		LDFLAGS=-static "$@" || return
+	kselftest all "$@" || return
 	[ ! -e "$LINUX/tools/testing/fuse/Makefile" ] ||
 		smake -C "$LINUX/tools/testing/fuse" all OUTPUT="$out/workshop" \
 			KHDR_INCLUDES="-isystem $out/usr/include" LDFLAGS=-static "$@"
@@ -60,5 +66,5 @@ if [ "$1" = all ]; then
 		die "the selftests do not build: see ${log#"$TOP"/}"
 	}
 else
-	smake -C "$LINUX/tools/testing/selftests" TARGETS=fuse "$@" "${more[@]}"
+	kselftest "$@" "${more[@]}"
 fi
