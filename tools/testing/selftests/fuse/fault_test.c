@@ -50,24 +50,47 @@ static long pinned_by(const struct fuse_mount *mount,
 	return mount_table_kib(mount) + queues * bytes / KIB;
 }
 
-/* By default nothing fails that may sleep, and nothing of a single page. */
+/*
+ * By default nothing fails that may sleep, and nothing of a single page. Each
+ * fault counts down "times", which is put back like what is set here.
+ */
+static const char * const settings[][2] = {
+	{ DEBUGFS "/failslab/ignore-gfp-wait", "N" },
+	{ DEBUGFS "/failslab/verbose", "0" },
+	{ DEBUGFS "/failslab/times", "1" },
+	{ DEBUGFS "/fail_page_alloc/ignore-gfp-wait", "N" },
+	{ DEBUGFS "/fail_page_alloc/ignore-gfp-highmem", "N" },
+	{ DEBUGFS "/fail_page_alloc/min-order", "0" },
+	{ DEBUGFS "/fail_page_alloc/verbose", "0" },
+	{ DEBUGFS "/fail_page_alloc/times", "1" },
+};
+
+static char settings_before[ARRAY_SIZE(settings)][32];
+
+static void restore_injection(void)
+{
+	unsigned int n;
+
+	for (n = 0; n < ARRAY_SIZE(settings); n++)
+		if (settings_before[n][0])
+			write_text(settings[n][0], settings_before[n]);
+}
+
 static int set_up_injection(void)
 {
-	static const char * const settings[][2] = {
-		{ DEBUGFS "/failslab/ignore-gfp-wait", "N" },
-		{ DEBUGFS "/failslab/verbose", "0" },
-		{ DEBUGFS "/fail_page_alloc/ignore-gfp-wait", "N" },
-		{ DEBUGFS "/fail_page_alloc/ignore-gfp-highmem", "N" },
-		{ DEBUGFS "/fail_page_alloc/min-order", "0" },
-		{ DEBUGFS "/fail_page_alloc/verbose", "0" },
-	};
 	unsigned int n;
 	int err = 0;
 
 	if (access(DEBUGFS "/failslab", F_OK))
 		mount("fault_test", DEBUGFS, "debugfs", 0, NULL);
-	for (n = 0; n < ARRAY_SIZE(settings) && !err; n++)
-		err = write_text(settings[n][0], settings[n][1]);
+	for (n = 0; n < ARRAY_SIZE(settings) && !err; n++) {
+		err = read_text(settings[n][0], settings_before[n],
+				sizeof(settings_before[n]));
+		if (err > 0)
+			err = write_text(settings[n][0], settings[n][1]);
+	}
+	if (err)
+		restore_injection();
 	return err;
 }
 
@@ -100,6 +123,7 @@ FIXTURE_SETUP(fault)
 
 FIXTURE_TEARDOWN(fault)
 {
+	restore_injection();
 	mount_close(&self->mount);
 	test_fs_close(&self->fs);
 }

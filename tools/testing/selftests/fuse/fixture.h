@@ -229,6 +229,8 @@ struct fuse_call {
 __printf(1, 2)
 void complain(const char *format, ...);
 
+/* What can be read at once: its length, or a negative errno */
+ssize_t read_text(const char *path, char *text, size_t size);
 /* Into a file that is there; 0 or a negative errno */
 int write_text(const char *path, const char *text);
 

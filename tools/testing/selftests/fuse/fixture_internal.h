@@ -12,8 +12,6 @@
 
 /* Prints what failed and why, returns -errno. */
 int complain_errno(const char *what);
-/* Length, or a negative errno */
-ssize_t read_text(const char *path, char *text, size_t size);
 /*
  * Mounts that nobody else sees, in a user namespace if that takes one; if there
  * may be none, those of fusermount3
