@@ -589,6 +589,44 @@ unprivileged()
 	tail -n 1 "$report/summary"
 }
 
+# A test that leaves something of each kind: all of it fails the run.
+leftovers_are_seen()
+{
+	local test=$work/careless_test image left report=$REPORTS/uml-careless
+
+	cat >"$test" <<-'END'
+		#!/bin/bash
+		echo N >/sys/module/fuse/parameters/enable_uring
+		echo 1 >/proc/sys/vm/overcommit_memory
+		mkdir /tmp/left
+		mount -t tmpfs left /tmp/left
+		touch /dev/shm/left
+		prlimit --memlock=4096 --pid 1
+		# Not a child that the runner waits for
+		setsid sleep 100 >/dev/null 2>&1 &
+	END
+	chmod +x "$test"
+	image=$(built "$TOP/scripts/kernel.sh")
+	built "$TOP/scripts/selftests.sh" all
+	if on_free_cpu "$WORKSHOP/vm.sh" -e uml -k "$image" -S "$LINUX" -O "$BUILD/selftests" \
+			-r "$report" -t 100 -T "$test"; then
+		echo "nothing was seen"
+		return 1
+	fi
+	for left in enable_uring overcommit_memory 'left tmpfs' /tmp/left /dev/shm/left \
+		    'limit: Max locked memory' 'process sleep'; do
+		grep "^> .*$left" "$report/leftovers" || { echo "not seen: $left"; return 1; }
+	done
+	[ "$(wc -l <"$report/summary")" = 2 ]
+}
+
+# As kernels come: tests switch it on where they need it, and off again.
+parameter_off()
+{
+	vm uml 0 0 -r "$REPORTS/uml-off" -p fuse.enable_uring=0 -T "detect_test own_mount_test"
+	grep -qE '^# ok [0-9]+ absent\.entries\.[a-z_0-9]+$' "$REPORTS/uml-off/ktap.log"
+}
+
 # Where they cannot have a user namespace either, to be root of: what sets mounts
 # up and takes them down
 without_namespaces()
@@ -664,6 +702,8 @@ beside "selftests in UML, debug kernel"		debug_in_uml
 beside "selftests in UML"			vm uml 0 0
 beside "selftests as an unprivileged user"	unprivileged uml-unprivileged
 beside "selftests over fusermount3"		without_namespaces
+beside "selftests where io-uring is off"	parameter_off
+beside "what tests leave behind is seen"	leftovers_are_seen
 beside "selftests installed, by kselftest's scripts"	kselftest_conventions
 beside "selftests on unpatched $KVER"		unpatched
 wait

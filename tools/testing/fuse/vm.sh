@@ -217,7 +217,7 @@ prepare()
 
 	mkdir -p "$dir" || die "cannot create $dir"
 	rm -rf "$dir"/{1,2} "$dir"/{ktap.log,ktap.times,kernel.log,verdict,engine.log} \
-		"$dir"/{leftovers,kmemleak,complaints,faults} \
+		"$dir"/{state,leftovers,kmemleak,complaints,faults} \
 		"$dir"/{guest.env,status,summary,junit.xml,skips}
 	: >"$dir/kernel.log"
 	{
@@ -395,7 +395,7 @@ judge()
 		grep -a -m3 -E -A25 "$complaints" "$dir/kernel.log" | head -n 80 | sed 's/^/    /'
 	fi
 	if [ -s "$dir/leftovers" ]; then
-		complain "tests left mounts or files behind:"
+		complain "tests left behind (>) or changed:"
 		head -n 20 "$dir/leftovers" | sed 's/^/    /'
 	fi
 	if [ -s "$dir/kmemleak" ]; then

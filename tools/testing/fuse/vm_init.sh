@@ -100,10 +100,37 @@ path_of()
 	echo "$dir/$1"
 }
 
+# What tests must leave as they found it: mounts, files, devices, processes,
+# connections, limits, settings of the system and of modules. What they load on the
+# runner's behalf is not theirs.
+state()
+{
+	local process own='^$'
+
+	[ -z "${FUSE_MODULES:-}" ] ||
+		own='fusectl|/dev/c?fuse|/sys/(fs|module)/fuse/|/proc/sys/fs/fuse/'
+	{
+		sort /proc/mounts
+		find /tmp /var/tmp /dev /dev/shm /run -xdev \
+			-path /run/report -prune -o -print | sort
+		for process in /proc/[0-9]*; do
+			[ ! -e "$process/exe" ] || echo "process $(cat "$process/comm")"
+		done | grep -vE ' (cat|diff|grep|sort)$' | sort -u
+		echo /sys/fs/fuse/connections/*
+		sed 's/^/limit: /' /proc/self/limits
+		# What counts by itself, or cannot be read
+		grep -rsI . /proc/sys/{dev,fs,kernel,user,vm} /sys/module/*/parameters \
+			/sys/kernel/mm /sys/kernel/debug/fail* /sys/block/loop*/loop |
+			grep -vE '/(dentry-state|file-nr|tainted|inode-(nr|state)|ns_last_pid|random/.*):'
+	} | grep -vE "$own"
+}
+
 ip link set lo up 2>/dev/null
 # Huge pages for the tests that want them, where the kernel has any.
 [ ! -w /proc/sys/vm/nr_hugepages ] || echo 16 >/proc/sys/vm/nr_hugepages
 ulimit -c 0
+
+[ -n "$command$shell" ] || state >/run/report/state
 
 # Console of the tests. Raw: their lines must not grow carriage returns.
 exec <>"$terminal" >&0 2>&0
@@ -140,12 +167,11 @@ else
 	verdict=$?
 fi
 
-# What tests have left mounted or lying about. Some is only removed a moment
+# What tests have left behind or changed. Some is only removed a moment
 # after its test has ended.
 if [ -z "$command$shell" ]; then
-	for ((i = 0; i < 100; i++)); do
-		left=$(awk '$3 ~ /^fuse([.]|$)/' /proc/mounts
-			ls -d /tmp/fuse_selftest-* 2>/dev/null)
+	for ((until = SECONDS + 10; SECONDS < until; )); do
+		left=$(state | diff /run/report/state - | grep '^[<>]')
 		[ -n "$left" ] || break
 		sleep 0.1
 	done
