@@ -152,9 +152,8 @@ if [ -z "$engine" ]; then
 	[ "${image##*/}" != linux ] || engine=uml
 fi
 
-[ -n "$tests" ] ||
-	tests=$(sed -n 's/^TEST_GEN_PROGS [:+]= //p' \
-		"$here"/{../selftests/fuse,.}/Makefile | tr '\n' ' ')
+[ -n "$tests" ] || tests=$(cd "$here" &&
+	basename -s .c ../selftests/fuse/*_test.c ./*_test.c | tr '\n' ' ')
 
 # Part 2 of the programs is these and part 1 all others: in either engine they
 # take about the same time.
