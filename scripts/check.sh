@@ -126,7 +126,7 @@ files_have_a_licence()
 
 series_applies()
 {
-	local p
+	local p f
 
 	"$TOP/scripts/tree.sh"
 	[ "$(kgit rev-parse "$("$TOP/scripts/tree.sh" --print)^{tree}")" = \
@@ -140,6 +140,25 @@ series_applies()
 			return 1
 		}
 	done
+	rgit ls-files -co --exclude-standard -- "${WHOLE_DIRS[@]}" | while read -r f; do
+		[ ! -e "$TOP/$f" ] || kgit cat-file -e "refs/fuse/applied:$f" || {
+			echo "$f is in no patch"
+			return 1
+		}
+	done
+}
+
+# box DIR: a repository with scripts and patches, and a kernel tree without files
+# that has nothing of the series
+box()
+{
+	rm -rf "$1"
+	mkdir -p "$1/build"
+	(cd "$TOP" && cp -r scripts patches "$1/")
+	git -C "$1" init -q
+	git clone -q --shared --no-checkout "$LINUX" "$1/build/linux"
+	git -C "$1/build/linux" update-ref refs/tags/base "$(kgit rev-parse base)"
+	git -C "$1/build/linux" update-ref refs/fuse/applied base
 }
 
 # The real series through refresh and back, in a repository of its own.
@@ -147,14 +166,8 @@ round_trip()
 {
 	local box=$work/round-trip head
 
-	rm -rf "$box"
-	mkdir -p "$box/build"
 	head=$(kgit rev-parse refs/fuse/applied)
-	(cd "$TOP" && cp -r scripts patches "$box/")
-	git -C "$box" init -q
-	git clone -q --shared --no-checkout "$LINUX" "$box/build/linux"
-	git -C "$box/build/linux" update-ref refs/tags/base "$(kgit rev-parse base)"
-	git -C "$box/build/linux" update-ref refs/fuse/applied base
+	box "$box"
 	git -C "$box/build/linux" update-ref --no-deref HEAD "$head"
 	git -C "$box/build/linux" read-tree "$head"
 	for part in $PARTS; do
@@ -207,6 +220,47 @@ checkpatch()
 		[[ $said == "total: "* ]] || rc=1
 	done
 	return $rc
+}
+
+# The mails of the selftests on a kernel that has nothing of the series: each step
+# builds, against the headers of that kernel and no others.
+selftests_are_mails()
+{
+	local box=$work/selftests-box o=$work/selftests-am-o mails=$work/selftests-am-mails
+	local tree=$work/selftests-am head mail
+
+	box "$box"
+	(cd "$TOP" && cp -r --parents "$SELFTESTS" include/uapi/linux/fuse_bufring.h "$box/")
+	head=$(PARTS=selftests "$box/scripts/tree.sh" --print)
+	git -C "$box/build/linux" update-ref refs/fuse/applied "$head"
+	PARTS=selftests PART=selftests "$box/scripts/series.sh" "$mails"
+	built "$TOP/scripts/selftests.sh" all
+	rm -rf "$o" "$tree"
+	mkdir -p "$o/include/linux"
+	kgit show base:include/uapi/linux/fuse.h >"$o/include/linux/fuse.h"
+	kgit worktree prune
+	kgit worktree add -q --detach --force "$tree" base
+	for mail in "$mails"/*[1-9]-*.patch; do
+		[ "$(wc -c <"$mail")" -le 200000 ] || {
+			echo "nobody reads that much at once: $mail"
+			return 1
+		}
+		git -C "$tree" -c user.name="$IDENT_NAME" -c user.email="$IDENT_MAIL" am -q "$mail"
+		make -j"$JOBS" -C "$tree/tools/testing/selftests" TARGETS=fuse FORCE_TARGETS=1 \
+			O="$o" KHDR_INCLUDES="-isystem $o/include -isystem $BUILD/selftests/usr/include" \
+			all >"$work/selftests-am.log" 2>&1 || {
+			tail -n 20 "$work/selftests-am.log"
+			return 1
+		}
+		[ -z "$(warnings "$work/selftests-am.log" | tee /dev/stderr)" ]
+	done
+	[ "$(git -C "$tree" rev-parse 'HEAD^{tree}')" = \
+	  "$(git -C "$box/build/linux" rev-parse "$head^{tree}")" ] || {
+		echo "the mails do not give the tree that they were made of"
+		return 1
+	}
+	kgit worktree remove --force "$tree"
+	rm -rf "$box"
 }
 
 # Those of the parser of KTAP that the series changes
@@ -679,6 +733,7 @@ run "the fixes alone are a kernel"		fixes_alone
 run "other configurations build"		other_configurations
 run "sparse and W=1 on fs/fuse"			static_checkers
 run "the tests and their kernels build"		kernels
+run "the mails of the selftests build one by one"	selftests_are_mails
 run "selftests build with clang"		builds_with_clang
 run "selftests build with musl"			builds_with_musl
 # From here on what takes long comes first, so that nothing of that is left when

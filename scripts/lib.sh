@@ -24,8 +24,18 @@ WORKSHOP=$TOP/tools/testing/fuse
 PARTS=${PARTS:-fixes bufpool bufring other selftests tools}
 
 # Directories that hold nothing but files of this project: a patch names them
-# as a whole, and what is added to them later needs no edit of the patch.
-WHOLE_DIRS="tools/testing/selftests/fuse/ tools/testing/fuse/ tools/lib/fuse_ring/ tools/fuse/"
+# as a whole, and what is added to them later needs no edit of the patch. Names
+# come before the directory that they are in: those files are in another patch,
+# and so is what is added under such a name.
+WHOLE_DIRS=(
+	"$SELFTESTS"/{io,bad_reply,interrupt,short_read,late_register,log}_test.c
+	"$SELFTESTS"/{own_mount,teardown,abort,stress}_test.c
+	"$SELFTESTS/buffers_*" "$SELFTESTS/bufpool_*"
+	"$SELFTESTS"/{few_buffers,pools,progress,slow_memory}_test.c
+	"$SELFTESTS/register_*" "$SELFTESTS"/{memlock,privilege,fault}_test.c
+	"$SELFTESTS/zero_copy_*" "$SELFTESTS/module_test.c"
+	"$SELFTESTS/" tools/testing/fuse/ tools/lib/fuse_ring/ tools/fuse/
+)
 
 # New files that commits after their own edit. The repository has them as the commit
 # that adds them leaves them, so that each commit builds; what a later one does to
@@ -58,6 +68,21 @@ series()
 			echo "$part/$p"
 		done
 	done
+}
+
+# whole PATH: the one of WHOLE_DIRS that it is in, or itself
+whole()
+{
+	local whole
+
+	for whole in "${WHOLE_DIRS[@]}"; do
+		# shellcheck disable=SC2053	# some are patterns
+		[[ $1 != $whole && ($whole != */ || $1 != "$whole"*) ]] || {
+			echo "$whole"
+			return
+		}
+	done
+	echo "$1"
 }
 
 say()

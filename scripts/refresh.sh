@@ -122,17 +122,12 @@ done < <(cut -f2 "$new/now" "$new/then" | sort -u)
 # trailers COMMIT: the New-file: lines of the files it adds.
 trailers()
 {
-	local path dir
+	local path
 
 	kgit diff-tree -r --no-renames --diff-filter=A --name-only --no-commit-id "$1" |
 	while read -r path; do
 		grep -qxF "$path" "$new/names" || continue
-		for dir in $WHOLE_DIRS; do
-			case $path in
-			"$dir"*)	path=$dir ;;
-			esac
-		done
-		echo "New-file: $path"
+		echo "New-file: $(whole "$path")"
 	done | sort -u
 }
 

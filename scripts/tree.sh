@@ -77,10 +77,11 @@ unpack()
 new_files()
 {
 	case $1 in
-	*/)	# What git tracks or would track, less what was deleted by hand.
+	*/|*\**)	# What git tracks or would track, less what was deleted by hand or
+		# is in another patch.
 		rgit ls-files -co --exclude-standard -- "$1" | sort -u |
 		while read -r f; do
-			[ ! -e "$TOP/$f" ] || echo "$f"
+			[ ! -e "$TOP/$f" ] || [ "$(whole "$f")" != "$1" ] || echo "$f"
 		done ;;
 	*)	echo "$1" ;;
 	esac
