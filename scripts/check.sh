@@ -290,6 +290,12 @@ fixes_are_mails()
 	kgit worktree remove --force "$tree"
 }
 
+# Somebody has to find their way about each.
+programs_are_short()
+{
+	wc -l "$TOP/$SELFTESTS"/*.[ch] | awk '$1 > 700 && $2 != "total" { print; bad = 1 } END { exit bad }'
+}
+
 maintainers()
 {
 	# The entry here and the one the series adds are the same text.
@@ -643,6 +649,34 @@ unprivileged()
 	tail -n 1 "$report/summary"
 }
 
+# What README.rst of the selftests says: a list of all variants, and a complete
+# test, which runs.
+readme_is_true()
+{
+	local dir=$work/example readme=$TOP/$SELFTESTS/README.rst image
+
+	diff <(sed -n 's/^#define MODE_\([a-z_]*\)[[:space:]].*/\1/p' "$TOP/$SELFTESTS/variants.h") \
+		<(awk '/^=====.* =/ { in_table = !in_table; next } in_table { print $1 }' "$readme")
+	rm -rf "$dir"
+	mkdir -p "$dir"
+	awk '/^\.\. code-block:: c$/ { code = 1; next }
+		code && /^[^\t]/ { exit }
+		code { sub(/^\t/, ""); print }' "$readme" >"$dir/example_test.c"
+	printf 'TEST_GEN_PROGS := example_test\ninclude %s/lib.mk\ninclude %s/fuse/fixture.mk\n' \
+		"$LINUX/tools/testing/selftests"{,} >"$dir/Makefile"
+	image=$(built "$TOP/scripts/kernel.sh")
+	built "$TOP/scripts/selftests.sh" all
+	make -j"$JOBS" -C "$dir" OUTPUT="$dir" LDFLAGS=-static \
+		KHDR_INCLUDES="-isystem $BUILD/selftests/usr/include" all >"$dir/log" 2>&1 || {
+		cat "$dir/log"
+		return 1
+	}
+	[ -z "$(warnings "$dir/log" | tee /dev/stderr)" ]
+	on_free_cpu "$WORKSHOP/vm.sh" -e uml -k "$image" -S "$LINUX" -O "$BUILD/selftests" \
+		-r "$REPORTS/uml-example" -t 100 -T "$dir/example_test" | tee "$dir/out"
+	[ "$(tail -n 1 "$dir/out")" = "7 passed, 0 failed, 0 skipped" ]
+}
+
 # A test that leaves something of each kind: all of it fails the run.
 leftovers_are_seen()
 {
@@ -727,6 +761,7 @@ for part in $PARTS; do
 	beside "checkpatch on part $part"		checkpatch "$part"
 done
 beside "MAINTAINERS entry"				maintainers
+beside "no file of the selftests exceeds 700 lines"	programs_are_short
 beside "kunit.py's own tests of its parser"	kunit_parser_tests
 run "every commit builds without a warning"	each_commit_builds
 run "the fixes alone are a kernel"		fixes_alone
@@ -758,6 +793,7 @@ beside "selftests in UML"			vm uml 0 0
 beside "selftests as an unprivileged user"	unprivileged uml-unprivileged
 beside "selftests over fusermount3"		without_namespaces
 beside "selftests where io-uring is off"	parameter_off
+beside "README.rst of the selftests is true"	readme_is_true
 beside "what tests leave behind is seen"	leftovers_are_seen
 beside "selftests installed, by kselftest's scripts"	kselftest_conventions
 beside "selftests on unpatched $KVER"		unpatched
