@@ -290,6 +290,53 @@ fixes_are_mails()
 	kgit worktree remove --force "$tree"
 }
 
+# The job for LAVA: as its own schema wants it, and what its steps report of a log.
+lava_job()
+{
+	local job=$WORKSHOP/ci/lava.yaml dir=$work/lava
+
+	/usr/bin/python3 -c 'import lava_common' 2>/dev/null || {
+		echo "lava-common is not installed: not every Debian has it"
+		return 4
+	}
+	rm -rf "$dir"
+	mkdir -p "$dir"
+	cat >"$dir/run_kselftest.sh" <<-'END'
+		cat <<-'LOG'
+			TAP version 13
+			1..2
+			# selftests: fuse: io_test
+			# 1..3
+			# ok 1 io.bufpool.reads
+			# not ok 2 io.bufpool.writes
+			# ok 3 io.zero_copy.reads # SKIP no zero-copy
+			not ok 1 selftests: fuse: io_test # exit=1
+			# selftests: fuse: log_test
+			ok 2 selftests: fuse: log_test
+		LOG
+	END
+	printf '#!/bin/sh\necho "$@" >>%s/results\n' "$dir" >"$dir/lava-test-case"
+	chmod +x "$dir"/{run_kselftest.sh,lava-test-case}
+	/usr/bin/python3 - "$job" >"$dir/steps" <<-'END'
+		import sys, yaml
+		from lava_common.schemas import validate
+
+		job = yaml.safe_load(open(sys.argv[1]))
+		validate(job)
+		run = job["actions"][2]["test"]["definitions"][0]["repository"]["run"]
+		print("\n".join(run["steps"]))
+	END
+	sed -i "s,/opt/kselftest,$dir,; s,/tmp/,$dir/," "$dir/steps"
+	PATH=$dir:$PATH sh -e "$dir/steps"
+	diff - "$dir/results" <<-'END'
+		io.bufpool.reads --result pass
+		io.bufpool.writes --result fail
+		io.zero_copy.reads --result skip
+		io_test --result fail
+		log_test --result pass
+	END
+}
+
 # Somebody has to find their way about each.
 programs_are_short()
 {
@@ -761,6 +808,7 @@ for part in $PARTS; do
 	beside "checkpatch on part $part"		checkpatch "$part"
 done
 beside "MAINTAINERS entry"				maintainers
+beside "a job for LAVA"				lava_job
 beside "no file of the selftests exceeds 700 lines"	programs_are_short
 beside "kunit.py's own tests of its parser"	kunit_parser_tests
 run "every commit builds without a warning"	each_commit_builds

@@ -27,6 +27,10 @@ library_packages="sshfs squashfuse squashfs-tools fuse-overlayfs fuse2fs e2fspro
 
 [ "${ENGINE:-uml}" != qemu ] || packages="$packages qemu-system-x86"
 
+# The schema of a job for LAVA, which not every release has
+[ -z "$(apt-cache madison lava-common 2>/dev/null)" ] ||
+	check_packages="$check_packages lava-common"
+
 case $job in
 run)	[ "${CROSS32:-0}" != 1 ] || packages="$packages gcc-multilib" ;;
 check)	packages="$packages $check_packages" ;;
