@@ -80,6 +80,7 @@ help:
 	@echo
 	@echo 'Working on it:'
 	@echo '  refresh     - write the commits of build/linux back to patches/'
+	@echo '  deb         - a Debian package of the selftests, and its source: build/deb'
 	@echo '  series      - mails for upstream, SIGNOFF="Name <mail>" signs them off'
 	@echo '  clean       - remove what was built; distclean - the kernel tree too'
 	@echo
@@ -120,6 +121,10 @@ refresh:
 series: tree
 	$(Q)scripts/series.sh
 
+deb: tree
+	$(Q)scripts/deps.sh deb
+	$(Q)scripts/deb.sh
+
 check:
 	$(Q)scripts/check.sh
 
@@ -151,11 +156,11 @@ clean:
 		build/base build/check build/cpu build/fixes build/mutants \
 		build/selftests build/selftests-32 build/i386 \
 		build/fuse_ring build/fuse_ring-tests* \
-		build/series build/reports build/apt
+		build/series build/reports build/apt build/deb
 
 distclean:
 	$(Q)if [ -d build/linux/.git ]; then scripts/tree.sh --unsaved; fi
 	$(Q)rm -rf --one-file-system build
 
-.PHONY: help deps tree kernel selftests run_tests shell library bench refresh series check \
+.PHONY: help deps tree kernel selftests run_tests shell library bench refresh series deb check \
 	check-mutants check-fixes check-coverage check-library check-repeat clean distclean

@@ -101,7 +101,8 @@ scripts_are_clean()
 
 	cd "$TOP"
 	mapfile -t list < <({
-		rgit ls-files -co --exclude-standard -- '*.sh' .ci/run
+		rgit ls-files -co --exclude-standard -- '*.sh' .ci/run \
+			packaging/debian/tests/{vm,running-kernel}
 	} | sort -u | while read -r f; do [ ! -e "$f" ] || echo "$f"; done)
 	shellcheck "${list[@]}"
 }
@@ -115,6 +116,7 @@ files_have_a_licence()
 		[ -s "$f" ] || continue
 		case $f in
 		patches/*|*/mutants/*.patch|*/known_faults/*|*.md|MAINTAINERS|COPYING|LICENSES/*|*/settings)	continue ;;
+		*/debian/changelog|*/debian/copyright|*/debian/source/format)	continue ;;
 		esac
 		head -n 2 "$f" | grep -q SPDX-License-Identifier || {
 			echo "no SPDX line: $f"
@@ -335,6 +337,25 @@ lava_job()
 		io_test --result fail
 		log_test --result pass
 	END
+}
+
+# The Debian package of the selftests: nothing that Debian would complain of, but
+# that nobody's address is in it, and its test boots a machine.
+debian_package()
+{
+	local dir=$work/deb image
+
+	image=$(built "$TOP/scripts/kernel.sh")
+	"$TOP/scripts/deb.sh" "$dir"
+	lintian --fail-on error,warning \
+		--suppress-tags bogus-mail-host,bogus-mail-host-in-debian-changelog "$dir"/*.changes
+	dpkg -x "$dir"/kselftest-fuse_*.deb "$dir/root"
+	dpkg-source -x "$dir"/*.dsc "$dir/source"
+	mkdir "$dir/tmp"
+	cd "$dir/source"
+	AUTOPKGTEST_TMP=$dir/tmp KERNEL_IMAGE=$image TESTS="detect_test own_mount_test" \
+		KSELFTEST_FUSE=$dir/root/usr/lib/kselftest-fuse \
+		on_free_cpu debian/tests/vm
 }
 
 # Somebody has to find their way about each.
@@ -883,6 +904,7 @@ beside "selftests over fusermount3"		without_namespaces
 beside "selftests where io-uring is off"	parameter_off
 beside "README.rst of the selftests is true"	readme_is_true
 beside "make run_tests as root and as nobody"	run_by_make
+beside "Debian package of the selftests"	debian_package
 beside "what tests leave behind is seen"	leftovers_are_seen
 beside "selftests installed, by kselftest's scripts"	kselftest_conventions
 beside "selftests on unpatched $KVER"		unpatched

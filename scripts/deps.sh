@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# deps.sh [run|check|bench|library|coverage]: installs the Debian packages a job needs and the
-# machine lacks. Does nothing, and asks for nothing, where all are there.
+# deps.sh [run|check|bench|library|coverage|deb]: installs the Debian packages a job
+# needs and the machine lacks. Does nothing, and asks for nothing, where all are there.
 
 . "$(dirname "$0")/lib.sh" || exit 1
 
@@ -16,7 +16,8 @@ packages="
 # What the kernel's x86 build and the second engine want, the checkers, and the
 # library under load.
 check_packages="qemu-system-x86 sparse shellcheck python3-ply python3-git
-	clang musl-tools fio mmdebstrap"
+	clang musl-tools fio mmdebstrap dpkg-dev debhelper lintian"
+deb_packages="dpkg-dev debhelper"
 bench_packages="e2fsprogs"
 # File systems to run on the library. sshfs also wants an sshd, but installing
 # openssh-server would start one for everybody.
@@ -37,7 +38,8 @@ check)	packages="$packages $check_packages" ;;
 bench)	packages="$packages $check_packages $bench_packages" ;;
 library)	packages="$packages $check_packages $library_packages" ;;
 coverage) packages="$packages gcovr diff-cover" ;;
-*)	die "no such job '$job': run, check, bench, library or coverage" ;;
+deb)	packages="$packages $deb_packages" ;;
+*)	die "no such job '$job': run, check, bench, library, coverage or deb" ;;
 esac
 
 command -v dpkg-query >/dev/null ||

@@ -152,7 +152,7 @@ if [ -z "$engine" ]; then
 	[ "${image##*/}" != linux ] || engine=uml
 fi
 
-[ -n "$tests" ] || tests=$(cd "$here" &&
+[ -n "$tests" ] || tests=$(shopt -s nullglob; cd "$here" &&
 	basename -s .c ../selftests/fuse/*_test.c ./*_test.c | tr '\n' ' ')
 
 # Part 2 of the programs is these and part 1 all others: in either engine they
