@@ -248,9 +248,12 @@ static int submit_and_look(struct ring_queue *queue)
 	struct io_uring_cqe *cqe;
 	int refused = 0, n;
 
-	n = io_uring_submit_and_get_events(&queue->uring);
-	if (n < 0)
-		return n;
+	/* What is left for later would be taken for a command that is pending. */
+	do {
+		n = io_uring_submit_and_get_events(&queue->uring);
+		if (n < 0 && !ring_try_again(n))
+			return n;
+	} while (io_uring_sq_ready(&queue->uring));
 	while (!io_uring_peek_cqe(&queue->uring, &cqe)) {
 		struct fuse_ring_req *req = (void *)(uintptr_t)cqe->user_data;
 

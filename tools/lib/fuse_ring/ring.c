@@ -519,7 +519,7 @@ static bool wait_and_complete(struct ring_queue *queue)
 	atomic_fetch_add(&queue->turns, 1);
 	n = io_uring_submit_and_wait(&queue->uring, 1);
 	atomic_store(&queue->busy, true);
-	if (n < 0 && n != -EINTR && n != -EAGAIN && n != -EBUSY) {
+	if (n < 0 && !ring_try_again(n)) {
 		ring_log(&ring->options, "queue %u: io_uring: %s", queue->qid,
 			 strerror(-n));
 		exit_uring(queue);
@@ -576,17 +576,32 @@ static void send_the_rest(struct ring_queue *queue)
  * Getting ready
  */
 
+bool ring_try_again(int error)
+{
+	return error == -EINTR || error == -EAGAIN || error == -EBUSY;
+}
+
+/*
+ * That it was submitted does not mean that there is an answer: a signal ends the
+ * wait for it, and io_uring_enter() may submit nothing, without an error.
+ */
 int ring_run_command(struct ring_queue *queue, struct io_uring_sqe *sqe)
 {
 	struct __kernel_timespec limit = { .tv_sec = TRY_SECONDS };
+	uint64_t end = ring_now_ms() + TRY_SECONDS * 1000;
 	struct io_uring_cqe *cqe;
 	int err;
 
 	set_completion(sqe, NULL, COMMAND_DONE);
-	err = io_uring_submit_and_wait_timeout(&queue->uring, &cqe, 1, &limit,
-					       NULL);
-	if (err < 0)
-		return err;
+	do {
+		cqe = NULL;
+		err = io_uring_submit_and_wait_timeout(&queue->uring, &cqe, 1,
+						       &limit, NULL);
+		if (err < 0 && err != -ETIME && !ring_try_again(err))
+			return err;
+	} while (!cqe && ring_now_ms() < end);
+	if (!cqe)
+		return -ETIME;
 	err = cqe->res;
 	io_uring_cqe_seen(&queue->uring, cqe);
 	return err;

@@ -127,6 +127,8 @@ struct fuse_ring {
 
 struct io_uring_sqe *ring_get_sqe(struct ring_queue *queue);
 void ring_prepare_register(struct ring_queue *queue, unsigned int slot);
+/* Errors of io_uring_enter() that pass */
+bool ring_try_again(int error);
 /* Waits for a command that the driver answers at once: what it said */
 int ring_run_command(struct ring_queue *queue, struct io_uring_sqe *sqe);
 
