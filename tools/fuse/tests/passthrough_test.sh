@@ -1012,10 +1012,37 @@ does_zero_copy_without_locked_memory()
 	stop_server
 }
 
+said_a_line()
+{
+	[ -s "$work/server.log" ]
+}
+
+# In a user namespace of its own the server seems to have the capability.
+says_whose_capability_zero_copy_needs()
+{
+	local run=(unshare --user --map-root-user --mount)
+
+	"${run[@]}" true 2>/dev/null || { skip='no user namespaces'; return; }
+	"${run[@]}" "$program" -f -o "ring=${1%:*},ring_interface=${1#*:}" \
+		"$src" "$mnt" >"$work/server.log" 2>&1 &
+	server=$!
+	within 30 said_a_line || complain 'it says nothing'
+	if lacks_buffers; then
+		skip=$(head -n 1 "$work/server.log")
+	elif [ "$(cat "$work/server.log")" != "passthrough_ring: off, zero-copy needs \
+CAP_SYS_ADMIN in the initial user namespace" ]; then
+		complain "it says: $(head -n 1 "$work/server.log")"
+	fi
+	kill "$server"
+	within 30 ended || complain 'the server does not end'
+	server=''
+}
+
 servers=(says_what_is_wrong goes_into_the_background mounts_on_its_own_source
 	is_not_shown_in_itself keeps_access_control_lists ends_at_a_signal
 	ends_while_a_lock_is_waited_for serves_an_ordinary_user
 	does_zero_copy_without_locked_memory
+	says_whose_capability_zero_copy_needs\ zero-copy:{bufring,bufpool}
 	lets_locks_go_in_one_thread\ {off,legacy,{pooled,pinned}:{bufring,bufpool}})
 for mode in off legacy {pinned,zero-copy}:{bufring,bufpool}; do
 	servers+=("says_that_the_disk_is_full $mode" "shows_files_of_the_kernel $mode")

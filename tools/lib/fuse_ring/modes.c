@@ -191,7 +191,7 @@ static int make_fixed_buffers(struct ring_queue *queue)
 		free(buffers);
 	}
 	queue->has_fixed_buffers = !err;
-	return err && err != -EPERM ? -ENOMEM : err;
+	return err;
 }
 
 static void drop_memory(struct ring_queue *queue)
@@ -221,6 +221,7 @@ static int set_up(struct ring_queue *queue)
 	struct queue_layout layout;
 	int err;
 
+	queue->call = NULL;
 	/* The kernel has been told of the memory. */
 	if (queue->opened)
 		return 0;
@@ -229,15 +230,20 @@ static int set_up(struct ring_queue *queue)
 		return 0;
 	drop_memory(queue);
 	queue->layout = layout;
-	if (!err)
+	if (!err) {
+		queue->call = "mmap()";
 		err = queue_memory_map(&queue->memory, &queue->layout);
-	if (!err)
+	}
+	if (!err) {
+		queue->call = "io_uring_register()";
 		err = make_fixed_buffers(queue);
+	}
 	if (err) {
 		/* For another attempt, which is not to find this one made */
 		queue->layout.first = 0;
 		return err;
 	}
+	queue->call = NULL;
 	init_reqs(queue);
 	return 0;
 }
@@ -315,35 +321,59 @@ static enum fuse_ring_mode refused_mode(const struct ring_queue *queue, int err)
 	return queue->mode;
 }
 
+/* Memory was not to be had for being locked. -> how much may be */
+static bool lacks_locked_memory(const struct ring_queue *queue, int err,
+				unsigned long long *limit_kib)
+{
+	struct rlimit limit;
+
+	if (err != -ENOMEM || !queue->memory.headers.iov_base ||
+	    !queue_layout_pinned_bytes(&queue->layout))
+		return false;
+	if (getrlimit(RLIMIT_MEMLOCK, &limit) || limit.rlim_cur == RLIM_INFINITY)
+		return false;
+	*limit_kib = limit.rlim_cur / 1024;
+	return true;
+}
+
+static void note_locked_memory(struct ring_queue *queue, const char *name,
+			       unsigned long long limit_kib)
+{
+	struct fuse_ring *ring = queue->ring;
+	size_t others = memlock_of_others();
+	int len;
+
+	len = snprintf(ring->why_not_more, sizeof(ring->why_not_more),
+		       "%s needs %zu KiB of locked memory in each of %u queues, RLIMIT_MEMLOCK is %llu KiB",
+		       name, queue_layout_pinned_bytes(&queue->layout) / 1024,
+		       ring->nr_queues, limit_kib);
+	if (others && len < (int)sizeof(ring->why_not_more))
+		snprintf(ring->why_not_more + len, sizeof(ring->why_not_more) - len,
+			 ", other processes of this user have %zu KiB", others);
+}
+
 static void note_why(struct ring_queue *queue, int err)
 {
 	enum fuse_ring_mode mode = refused_mode(queue, err);
 	struct fuse_ring *ring = queue->ring;
 	const char *name = fuse_ring_mode_name(mode);
-	struct rlimit limit = {};
+	unsigned long long limit_kib;
 
 	/* It says what the mode lacks that is just above the one they get. */
 	if (mode > ring->refused)
 		return;
 	ring->refused = mode;
-	if (err == -EPERM && queue->layout.fixed_buffers &&
-	    !queue->has_fixed_buffers) {
+	if (lacks_locked_memory(queue, err, &limit_kib))
+		note_locked_memory(queue, name, limit_kib);
+	else if (queue->call)
 		snprintf(ring->why_not_more, sizeof(ring->why_not_more),
-			 "%s: io_uring_register(): %s", name, strerror(-err));
-	} else if (mode == FUSE_RING_ZERO_COPY && err == -EPERM) {
+			 "%s: %s: %s", name, queue->call, strerror(-err));
+	else if (mode == FUSE_RING_ZERO_COPY && err == -EPERM)
 		snprintf(ring->why_not_more, sizeof(ring->why_not_more),
-			 "%s needs CAP_SYS_ADMIN", name);
-	} else if (mode >= FUSE_RING_PINNED && err == -ENOMEM) {
-		getrlimit(RLIMIT_MEMLOCK, &limit);
-		snprintf(ring->why_not_more, sizeof(ring->why_not_more),
-			 "%s needs %zu KiB of locked memory in each of %u queues, RLIMIT_MEMLOCK is %llu KiB",
-			 name, queue_layout_pinned_bytes(&queue->layout) / 1024,
-			 ring->nr_queues,
-			 (unsigned long long)limit.rlim_cur / 1024);
-	} else {
+			 "%s needs CAP_SYS_ADMIN in the initial user namespace", name);
+	else
 		snprintf(ring->why_not_more, sizeof(ring->why_not_more),
 			 "%s: %s", name, strerror(-err));
-	}
 }
 
 /* Takes a queue a step down, where there is one and it was not told to stay. */
@@ -352,6 +382,9 @@ static bool go_down(struct ring_queue *queue, int err)
 	const struct fuse_ring_options *options = &queue->ring->options;
 	enum fuse_ring_mode before = queue->mode;
 
+	/* The kernel does not know yet of what the server could not get. */
+	if (queue->call)
+		err = -ENOMEM;
 	queue->mode = queue->layout.door->lower(queue, err);
 	if (queue->mode == before)
 		return true;

@@ -623,6 +623,8 @@ static int try_command(struct ring_queue *queue)
 				 FUSE_IO_URING_CMD_COMMIT_AND_FETCH);
 	req->qid = queue->qid;
 	err = ring_run_command(queue, sqe);
+	queue->call = io_uring_sq_ready(&queue->uring) ?
+		      "io_uring_enter()" : "a command over io_uring";
 	return err == -EAGAIN ? 0 : err;
 }
 
@@ -636,12 +638,15 @@ static int prepare_queue(struct ring_queue *queue)
 	unsigned int sqes = depth * 2 + 2 < MAX_SQES ? depth * 2 + 2 : MAX_SQES;
 	int err;
 
+	queue->call = "eventfd()";
 	queue->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (queue->event_fd < 0)
 		return -errno;
+	queue->call = "calloc()";
 	queue->reqs = calloc(modes_most_slots(queue->ring), sizeof(*queue->reqs));
 	if (!queue->reqs)
 		return -ENOMEM;
+	queue->call = "io_uring_setup()";
 	err = io_uring_queue_init_params(sqes, &queue->uring, &params);
 	if (err)
 		return err;
@@ -782,6 +787,14 @@ static struct fuse_ring *ring_alloc(unsigned int nr_queues)
 	return ring;
 }
 
+/* And not because of what the kernel does not have */
+static int off_because_of(struct fuse_ring *ring, const char *call, int err)
+{
+	snprintf(ring->why_not_more, sizeof(ring->why_not_more), "%s: %s", call,
+		 strerror(-err));
+	return err;
+}
+
 /* Whatever can fail before INIT is answered */
 static int get_ready(struct fuse_ring *ring)
 {
@@ -791,13 +804,10 @@ static int get_ready(struct fuse_ring *ring)
 
 	err = start_threads(ring);
 	if (err)
-		return err;
+		return off_because_of(ring, "pthread_create()", err);
 	failed = have_done(ring, 0, ring->nr_queues, prepare_queue);
-	if (failed) {
-		/* It is not for this that the ring is off. */
-		ring->why_not_more[0] = '\0';
-		return failed->error;
-	}
+	if (failed)
+		return off_because_of(ring, failed->call, failed->error);
 	for (n = 0; n < ring->nr_queues; n++)
 		ring->queues[n].mode = ring->mode;
 	/* Where one of them cannot have what the mode takes, none does. */

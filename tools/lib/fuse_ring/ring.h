@@ -68,6 +68,7 @@ struct ring_queue {
 	/* under ring->lock, with ring->job_done */
 	int (*job)(struct ring_queue *queue);	/* for the thread to do next */
 	int error;		/* of the last one */
+	const char *call;	/* that failed, if it was not a command to the driver */
 	bool ended;		/* no handler runs in the thread any more */
 
 	enum fuse_ring_mode mode;
@@ -108,7 +109,7 @@ struct fuse_ring {
 	enum fuse_ring_mode mode;
 	bool in_place;			/* as ring_queue's */
 	enum fuse_ring_mode refused;	/* the lowest, which why_not_more is of */
-	char why_not_more[160];
+	char why_not_more[256];
 	atomic_bool stopping;		/* no handler is called any more */
 	atomic_bool closed;		/* none runs any more, and no reply is taken */
 	bool stopped;
@@ -148,6 +149,13 @@ bool modes_lower_all(struct fuse_ring *ring, struct ring_queue *queue, int err);
 int modes_reserve(struct ring_queue *queue);
 int modes_open(struct ring_queue *queue);
 int modes_register(struct ring_queue *queue);
+
+/*
+ * memlock.c
+ */
+
+/* KiB that other processes of this user have pinned, as /proc shows them */
+size_t memlock_of_others(void);
 
 /* What is told where INIT lacks FUSE_OVER_IO_URING */
 #define RING_NOT_OFFERED						\

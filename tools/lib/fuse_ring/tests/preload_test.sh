@@ -135,7 +135,8 @@ works_for_nobody()
 		fail "it does not work"
 }
 
-over_64_kib='pinned needs * KiB of locked memory in *, RLIMIT_MEMLOCK is 64 KiB'
+locked='pinned needs * KiB of locked memory in each of * queues'
+over_64_kib="$locked, RLIMIT_MEMLOCK is 64 KiB"
 
 auto_without_locked_memory()
 {
@@ -144,6 +145,25 @@ auto_without_locked_memory()
 	says_no_more
 	works_for_nobody
 	stop_server "$mnt"
+}
+
+# One has the memory, so the other does not get it.
+limit_used_by_another_server()
+{
+	local first first_mnt=$mnt used
+
+	as_nobody 65536 "$1"
+	says_of_pinning 'pinned, *'
+	first=$server used=$(pinned_kib "$server")
+	mnt=$dir/second
+	mkdir "$mnt"
+	as_nobody $((used * 3 / 2)) "$1"
+	says "pooled, *; $locked, RLIMIT_MEMLOCK is $((used * 3 / 2)) KiB, other processes \
+of this user have $used KiB"
+	says_no_more
+	stop_server "$mnt"
+	server=$first
+	stop_server "$first_mnt"
 }
 
 # The mode that is told is the one that all queues have.
@@ -297,7 +317,7 @@ libfuse_2_is_left_alone()
 	[ ! -s "$dir/other.log" ] || fail "said of a program without fuse: $(cat "$dir/other.log")"
 }
 
-# refusing NUMBER COMMAND...: the system call of that number fails with EPERM.
+# refusing NUMBER ERRNO COMMAND...: the system call of that number fails so.
 refusing()
 {
 	cat >"$dir/refuse.py" <<-'END'
@@ -306,25 +326,51 @@ refusing()
 		# What seccomp(2) calls BPF_LD|W|ABS, BPF_JMP|JEQ|K and BPF_RET|K
 		code = b"".join(struct.pack("=HBBI", *line) for line in (
 		    (0x20, 0, 0, 0), (0x15, 0, 1, int(sys.argv[1])),
-		    (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7fff0000)))
+		    (0x06, 0, 0, 0x00050000 | int(sys.argv[2])), (0x06, 0, 0, 0x7fff0000)))
 		buffer = ctypes.create_string_buffer(code)
 		program = struct.pack("@HP", 4, ctypes.addressof(buffer))
 		libc = ctypes.CDLL(None, use_errno=True)
 		# PR_SET_NO_NEW_PRIVS, then PR_SET_SECCOMP with a filter
 		if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, program, 0, 0):
 		    sys.exit(f"no filter: {os.strerror(ctypes.get_errno())}")
-		os.execvp(sys.argv[2], sys.argv[2:])
+		os.execvp(sys.argv[3], sys.argv[3:])
 	END
 	python3 "$dir/refuse.py" "$@"
 }
 
-# commands_are_refused NUMBER: INIT must not agree to what cannot follow.
+# call_is_refused MODE NUMBER ERRNO LINE: INIT must not agree to what cannot follow.
+call_is_refused()
+{
+	refusing "$2" "$3" true || skip "the kernel has no seccomp filters"
+	serve "$1" python3 "$dir/refuse.py" "$2" "$3" "$probe" -f "$mnt"
+	await_mount "$mnt"
+	says_of_pinning "$4"
+	says_no_more
+	works
+	stop_server "$mnt"
+}
+
+# As a security module can: only the commands that go to the driver
 commands_are_refused()
 {
-	refusing "$1" true || skip "the kernel has no seccomp filters"
-	serve auto python3 "$dir/refuse.py" "$1" "$probe" -f "$mnt"
+	preload=$preload:$built/refuse_commands.so
+	mount_probe auto
+	says 'off, a command over io_uring: Permission denied'
+	says_no_more
+	works
+	! uses_io_uring "$server" || fail "there is still an io_uring"
+	stop_server "$mnt"
+}
+
+# With less address space than the buffers take; pinned or not, no limit of
+# locked memory is in the way.
+no_address_space()
+{
+	command -v prlimit >/dev/null || skip "prlimit is not installed"
+	export FUSE_RING_DEPTH=4000 FUSE_RING_POOL=1m:4000
+	serve "$1" prlimit --as=3000000000 "$probe" -f "$mnt"
 	await_mount "$mnt"
-	says 'off, io_uring: Operation not permitted'
+	says_of_pinning "off, ${1%:*}: mmap(): Cannot allocate memory"
 	says_no_more
 	works
 	stop_server "$mnt"
@@ -899,6 +945,8 @@ for door in bufring bufpool; do
 		auto_with_enough_locked_memory auto:"$door"
 	test_case pinned_without_locked_memory."$door" 100 \
 		pinned_without_locked_memory pinned:"$door"
+	test_case limit_used_by_another_server."$door" 100 \
+		limit_used_by_another_server auto:"$door"
 done
 test_case auto_with_locked_memory_for_one_queue 100 auto_with_locked_memory_for_one_queue
 test_case no_locked_memory_at_all 100 no_locked_memory_at_all
@@ -906,8 +954,21 @@ test_case no_descriptors_left 100 no_descriptors_left
 test_case kernel_parameter_is_off 100 kernel_parameter_is_off
 test_case io_uring_is_forbidden 100 io_uring_is_forbidden
 # The same numbers on all architectures
-test_case refused.io_uring_setup 100 commands_are_refused 425
-test_case refused.io_uring_enter 100 commands_are_refused 426
+test_case refused.io_uring_setup 100 call_is_refused auto 425 1 \
+	'off, io_uring_setup(): Operation not permitted'
+test_case refused.io_uring_enter 100 call_is_refused auto 426 1 \
+	'off, io_uring_enter(): Operation not permitted'
+test_case refused.io_uring_register 100 call_is_refused auto:bufpool 427 1 \
+	'pooled, *; pinned: io_uring_register(): Operation not permitted'
+# What runs containers has it so, some with one error and some with the other.
+test_case refused.io_uring_register.EACCES 100 call_is_refused auto:bufpool 427 13 \
+	'pooled, *; pinned: io_uring_register(): Permission denied'
+test_case refused.io_uring_register.ENOSYS 100 call_is_refused pinned:bufpool 427 38 \
+	'off, pinned: io_uring_register(): Function not implemented'
+test_case refused.commands 100 commands_are_refused
+for mode in legacy pooled:bufring pinned:bufring; do
+	test_case no_address_space."$mode" 100 no_address_space "$mode"
+done
 test_case libfuse_2_is_left_alone 100 libfuse_2_is_left_alone
 test_case interface.bufring 100 interface_is_had bufring pinned 'buffer rings'
 test_case interface.bufpool 100 interface_is_had bufpool pinned 'buffer pools'
