@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/magic.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -235,6 +236,8 @@ static int prepare(struct passthrough *pt)
 {
 	int err;
 
+	/* A client that writes beyond the server's limit gets EFBIG. */
+	signal(SIGXFSZ, SIG_IGN);
 	raise_file_limit();
 	if (open_source(pt))
 		return -1;

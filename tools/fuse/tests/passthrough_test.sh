@@ -886,6 +886,23 @@ says_that_the_disk_is_full()
 	rmdir "$work/small"
 }
 
+# A limit of the server's own does not end it when a client writes beyond.
+outlives_a_file_that_is_too_large()
+{
+	local all
+
+	all=$(ulimit -f)
+	ulimit -S -f 64
+	start_in "$1" "$src" || { ulimit -S -f "$all"; return; }
+	ulimit -S -f "$all"
+	timeout 60 dd if="$random" of="$mnt/file" bs=100k count=1 oflag=direct 2>"$work/out" &&
+		complain 'more was written than the server may'
+	grep -q 'File too large' "$work/out" || complain "$(head -n 1 "$work/out")"
+	ls "$mnt" >/dev/null || complain 'the server is gone'
+	rm -f "$mnt/file"
+	stop_server
+}
+
 # What is larger than any write is an extended attribute, and a list of them.
 # Not with the ring off: the libfuse of Debian 12 reads /dev/fuse with a buffer
 # for its max_write, and the kernel gives E2BIG to the client.
@@ -1045,7 +1062,8 @@ servers=(says_what_is_wrong goes_into_the_background mounts_on_its_own_source
 	says_whose_capability_zero_copy_needs\ zero-copy:{bufring,bufpool}
 	lets_locks_go_in_one_thread\ {off,legacy,{pooled,pinned}:{bufring,bufpool}})
 for mode in off legacy {pinned,zero-copy}:{bufring,bufpool}; do
-	servers+=("says_that_the_disk_is_full $mode" "shows_files_of_the_kernel $mode")
+	servers+=("says_that_the_disk_is_full $mode" "shows_files_of_the_kernel $mode"
+		"outlives_a_file_that_is_too_large $mode")
 	[ "$mode" = off ] || servers+=("takes_large_attributes_with_small_writes $mode")
 done
 

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
@@ -132,10 +133,20 @@ static void fill_ended(struct fuse_ring_req *req, int error)
 }
 
 /*
+ * RLIMIT_FSIZE cuts a write short. io_uring may take it for complete nevertheless,
+ * and go on with what is linked to it.
+ */
+static bool may_be_cut_short(const struct fuse_ring_req *req)
+{
+	return req->in.opcode == FUSE_WRITE &&
+	       req->offset + req->len > req->queue->ring->file_limit;
+}
+
+/*
  * The commit follows by itself when all of the data was transferred. If not,
  * the kernel cancels it, and only the transfer completes.
  */
-static void prepare_transfer_and_commit(struct fuse_ring_req *req)
+static void prepare_transfer(struct fuse_ring_req *req)
 {
 	struct ring_queue *queue = req->queue;
 	struct io_uring_sqe *sqe;
@@ -146,14 +157,17 @@ static void prepare_transfer_and_commit(struct fuse_ring_req *req)
 	sqe = ring_get_sqe(queue);
 	queue_prep_transfer(sqe, req->in.opcode, req->slot, req->done, req->fd,
 			    req->offset + req->done, req->len - req->done);
-	sqe->flags |= IOSQE_IO_LINK;
 	set_completion(sqe, req, TRANSFER_DONE);
+	req->linked = !may_be_cut_short(req);
 	/* To hear of it costs a turn of the thread. */
-	req->awaited = atomic_load(&queue->ring->stopping);
+	req->awaited = !req->linked || atomic_load(&queue->ring->stopping);
 	if (req->awaited)
 		queue->moving++;
 	else
 		sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+	if (!req->linked)
+		return;
+	sqe->flags |= IOSQE_IO_LINK;
 	fill_moved(req, req->len);
 	prepare_commit(req);
 }
@@ -182,7 +196,7 @@ static void send_answer(struct fuse_ring_req *req)
 	if (req->fd < 0)
 		prepare_commit(req);
 	else if (req->zero_copied)
-		prepare_transfer_and_commit(req);
+		prepare_transfer(req);
 	else
 		prepare_file(req);
 }
@@ -414,11 +428,11 @@ static void transfer_done(struct fuse_ring_req *req, int result)
 	if (result > 0)
 		req->done += result;
 	/* Then the commit follows by itself. */
-	if (awaited && req->done == req->len)
+	if (awaited && req->linked && req->done == req->len)
 		return;
 	/* A READ ends where the file does. */
 	if (result > 0 && req->in.opcode == FUSE_WRITE && req->done < req->len) {
-		prepare_transfer_and_commit(req);
+		prepare_transfer(req);
 		return;
 	}
 	fill_ended(req, result < 0 ? result : 0);
@@ -830,6 +844,14 @@ static void log_off(struct fuse_ring *ring, int err)
 		ring_log(&ring->options, "off, io_uring: %s", strerror(-err));
 }
 
+static uint64_t file_limit(void)
+{
+	struct rlimit limit;
+
+	return getrlimit(RLIMIT_FSIZE, &limit) || limit.rlim_cur == RLIM_INFINITY ?
+	       UINT64_MAX : limit.rlim_cur;
+}
+
 int ring_prepare(struct fuse_ring **result,
 		 const struct fuse_ring_connection *connection,
 		 const struct fuse_ring_options *given, uint32_t headroom,
@@ -859,6 +881,7 @@ int ring_prepare(struct fuse_ring **result,
 	ring->handled = handled;
 	ring->data = data;
 	ring->workers.max = options.workers;
+	ring->file_limit = file_limit();
 
 	err = modes_choose(ring);
 	if (!err)

@@ -48,7 +48,8 @@ struct fuse_ring_req {
 	off_t offset;
 	size_t len;
 	size_t done;
-	bool awaited;		/* the transfer, at the end */
+	bool awaited;		/* the transfer, at the end or if it is not linked */
+	bool linked;		/* the commit to the transfer */
 	struct fuse_ring_req *next;
 	struct work work;
 };
@@ -101,6 +102,7 @@ struct fuse_ring {
 	struct fuse_ring_connection connection;
 	struct fuse_ring_options options;
 	uint32_t most_pages;	/* connection.max_pages as the kernel limits it */
+	uint64_t file_limit;	/* RLIMIT_FSIZE */
 	uint32_t headroom;
 	fuse_ring_handler handler;
 	void (*handled)(void *data);
