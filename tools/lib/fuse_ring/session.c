@@ -77,6 +77,13 @@ static __thread struct session *answers_init;
 static __thread struct session *looping;
 
 /*
+ * Written while INIT is answered, with all that is prepared before. A thread of
+ * the server may send a notification by then, which the kernel refuses until it
+ * has the answer.
+ */
+static pthread_rwlock_t init_lock = PTHREAD_RWLOCK_INITIALIZER;
+
+/*
  * Replies
  */
 
@@ -207,12 +214,14 @@ static ssize_t answer_init(struct session *session, struct iovec *iov,
 	struct fuse_init_out init;
 	ssize_t written;
 
+	pthread_rwlock_wrlock(&init_lock);
 	if (!out->error && count == 2 && iov[1].iov_len == sizeof(init)) {
 		memcpy(&init, iov[1].iov_base, sizeof(init));
 		agree(session, &init);
 		iov[1].iov_base = &init;
 	}
 	written = writev(session->fd, iov, count);
+	pthread_rwlock_unlock(&init_lock);
 	if (written < 0 && session->ring) {
 		int error = errno;
 
@@ -270,9 +279,19 @@ static bool take_interrupt_back(int number, uint64_t unique)
 	return session;
 }
 
-/* What to write to for libfuse, which knows a session by its number */
-static int device_of(int number)
+/* Not if it is this thread that answers INIT: then it fails as it did before. */
+static void wait_for_init(void)
 {
+	if (!pthread_rwlock_rdlock(&init_lock))
+		pthread_rwlock_unlock(&init_lock);
+}
+
+/* What to write to for libfuse, which knows a session by its number */
+static int device_of(int number, const struct fuse_out_header *out)
+{
+	/* Notifications have no unique. */
+	if (!out->unique)
+		wait_for_init();
 	return looping && looping->number == number ? looping->fd : number;
 }
 
@@ -284,13 +303,13 @@ static ssize_t session_writev(int fd, struct iovec *iov, int count,
 	int err = -ENOTCONN;
 
 	(void)userdata;
-	if (answers_init)
+	if (answers_init && out->unique)
 		return answer_init(answers_init, iov, count);
 	if (!(out->unique & RING_COOKIE)) {
 		if (out->unique & INTERRUPT_BIT && out->error == -EAGAIN &&
 		    take_interrupt_back(fd, out->unique))
 			return out->len;
-		return writev(device_of(fd), iov, count);
+		return writev(device_of(fd, out), iov, count);
 	}
 	req = acquire(fd, out->unique);
 	if (req)
@@ -375,7 +394,7 @@ static ssize_t session_splice_send(int pipe, off_t *pipe_offset, int fd,
 		err = req ? pipe_to_ring(req, &out, pipe) : -ENOTCONN;
 		release(out.unique);
 	} else if (!err) {
-		err = pipe_to_device(device_of(fd), &out, pipe);
+		err = pipe_to_device(device_of(fd, &out), &out, pipe);
 	}
 	if (err) {
 		errno = -err;

@@ -317,6 +317,21 @@ libfuse_2_is_left_alone()
 	[ ! -s "$dir/other.log" ] || fail "said of a program without fuse: $(cat "$dir/other.log")"
 }
 
+# A thread of the server does not wait until INIT was answered, which the rings
+# take some time for.
+notified_before_init_is_answered()
+{
+	log=$dir/ring.log
+	"$built/notify_fs" "$(ring_options "$1")" "$mnt" >"$dir/server.out" 2>"$log" &
+	server=$!
+	await_mount "$mnt"
+	need_mode "$1"
+	within 30 grep -q notified "$dir/server.out" || fail "there is no notification"
+	[ "$(cat "$dir/server.out")" = 'notified: 0' ] || fail "$(cat "$dir/server.out")"
+	stat "$mnt" >/dev/null
+	stop_server "$mnt"
+}
+
 # refusing NUMBER ERRNO COMMAND...: the system call of that number fails so.
 refusing()
 {
@@ -1034,6 +1049,8 @@ done
 for mode in legacy {pooled,pinned,zero-copy}:{bufring,bufpool}; do
 	test_case unmounted_by_a_thread."$mode" 100 unmounted_by_a_thread "$mode"
 	test_case data_after_the_end."$mode" 100 data_after_the_end "$mode"
+	test_case notified_before_init_is_answered."$mode" 100 \
+		notified_before_init_is_answered "$mode"
 done
 for mode in off legacy pinned; do
 	for signal in TERM INT HUP; do
