@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include <assert.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,7 +68,7 @@ static int parse_name(const char *text, const char * const names[], int nr)
 {
 	int n = 0;
 
-	while (n < nr && strcmp(text, names[n]))
+	while (n < nr && strcasecmp(text, names[n]))
 		n++;
 	return n < nr ? n : -EINVAL;
 }
@@ -196,6 +197,21 @@ struct fuse_ring_options ring_options_or_default(const struct fuse_ring_options 
 	return options;
 }
 
+void ring_write_line(FILE *file, const char *line)
+{
+	const struct timespec at_once = {};
+	sigset_t fatal, before;
+
+	sigemptyset(&fatal);
+	sigaddset(&fatal, SIGPIPE);
+	sigaddset(&fatal, SIGXFSZ);
+	pthread_sigmask(SIG_BLOCK, &fatal, &before);
+	/* Not through a buffer, which would be written again when it is closed. */
+	if (dprintf(fileno(file), "fuse_ring: %s\n", line) < 0)
+		sigtimedwait(&fatal, NULL, &at_once);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
 void ring_log(const struct fuse_ring_options *options, const char *format, ...)
 {
 	char line[512];
@@ -207,5 +223,5 @@ void ring_log(const struct fuse_ring_options *options, const char *format, ...)
 	if (options->log)
 		options->log(options->log_data, line);
 	else
-		fprintf(stderr, "fuse_ring: %s\n", line);
+		ring_write_line(stderr, line);
 }

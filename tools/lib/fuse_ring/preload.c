@@ -16,21 +16,58 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fuse_lowlevel.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "ring.h"
 #include "session.h"
 
+/* Whether the library has had a say in what the program does, or why not */
+static atomic_bool said;
+
 /* As many operations at once as libfuse's own loop runs */
 #define DEFAULT_WORKERS 10
 
+/* Absolute: a daemon changes its directory before there is anything to tell. */
+static char *log_path;
+
+/* Set and not empty */
+static const char *variable_of(const char *name)
+{
+	const char *value = getenv(name);
+
+	return value && *value ? value : NULL;
+}
+
+static void find_log(void)
+{
+	const char *name = variable_of("FUSE_RING_LOG");
+	char *directory;
+
+	if (!name)
+		return;
+	directory = name[0] == '/' ? NULL : getcwd(NULL, 0);
+	if (!directory)
+		log_path = strdup(name);
+	else if (asprintf(&log_path, "%s/%s", directory, name) < 0)
+		log_path = NULL;
+	free(directory);
+}
+
 static FILE *open_log(void)
 {
-	const char *path = getenv("FUSE_RING_LOG");
+	FILE *log = log_path ? fopen(log_path, "ae") : NULL;
+	char line[512];
 
-	return path ? fopen(path, "ae") : NULL;
+	if (log_path && !log) {
+		snprintf(line, sizeof(line), "FUSE_RING_LOG=%s: %s", log_path,
+			 strerror(errno));
+		ring_write_line(stderr, line);
+	}
+	return log;
 }
 
 static void close_log(FILE *log)
@@ -41,41 +78,54 @@ static void close_log(FILE *log)
 
 static void log_line(void *data, const char *line)
 {
-	FILE *log = data ?: stderr;
-
-	fprintf(log, "fuse_ring: %s\n", line);
-	fflush(log);
+	ring_write_line(data ?: stderr, line);
 }
 
-/* @name=@value as on a command line; a bad one is told and ignored. */
-static void read_option(struct fuse_ring_options *options, const char *name,
+/* For what is told outside of a session's life */
+static void log_once(const char *line)
+{
+	FILE *log = open_log();
+
+	log_line(log, line);
+	close_log(log);
+}
+
+/* @name=@value as on a command line; false if it makes no sense. */
+static bool read_option(struct fuse_ring_options *options, const char *name,
 			const char *value)
 {
 	char text[64];
 
-	if (snprintf(text, sizeof(text), "%s=%s", name, value) <
-	    (int)sizeof(text) && fuse_ring_option_parse(options, text) > 0)
-		return;
-	ring_log(options, "%s=%s makes no sense and is ignored", name, value);
+	return snprintf(text, sizeof(text), "%s=%s", name, value) <
+	       (int)sizeof(text) && fuse_ring_option_parse(options, text) > 0;
 }
 
-static void read_variable(struct fuse_ring_options *options,
-			  const char *variable, const char *option)
+/* One that makes no sense is told and ignored. */
+static void read_number(struct fuse_ring_options *options, const char *name,
+			const char *value)
 {
-	const char *value = getenv(variable);
+	if (value && !read_option(options, name, value))
+		ring_log(options, "%s=%s makes no sense and is ignored", name, value);
+}
 
-	if (value)
-		read_option(options, option, value);
+/* Who asks for one thing by name is not given another. */
+static bool read_name(struct fuse_ring_options *options, const char *name,
+		      const char *value)
+{
+	if (!value || read_option(options, name, value))
+		return true;
+	ring_log(options, "off, %s=%s makes no sense", name, value);
+	return false;
 }
 
 /* "4k:64,1m:4" */
 static void read_pools(struct fuse_ring_options *options)
 {
-	const char *value = getenv("FUSE_RING_POOL");
+	const char *value = variable_of("FUSE_RING_POOL");
 	char *list = value ? strdup(value) : NULL, *rest = list, *pool;
 
 	while (rest && (pool = strsep(&rest, ",")))
-		read_option(options, "ring_pool", pool);
+		read_number(options, "ring_pool", pool);
 	free(list);
 }
 
@@ -91,12 +141,15 @@ static struct fuse_ring_options options_of_environment(bool one_thread, FILE *lo
 		.log_data = log,
 	};
 
-	read_variable(&options, "FUSE_RING", "ring");
-	read_variable(&options, "FUSE_RING_INTERFACE", "ring_interface");
-	read_variable(&options, "FUSE_RING_DEPTH", "ring_depth");
+	if (!read_name(&options, "ring", variable_of("FUSE_RING")) ||
+	    !read_name(&options, "ring_interface", variable_of("FUSE_RING_INTERFACE"))) {
+		options.mode = FUSE_RING_OFF;
+		return options;
+	}
+	read_number(&options, "ring_depth", variable_of("FUSE_RING_DEPTH"));
 	read_pools(&options);
 	if (!one_thread)
-		read_variable(&options, "FUSE_RING_WORKERS", "ring_workers");
+		read_number(&options, "ring_workers", variable_of("FUSE_RING_WORKERS"));
 	if (options.mode == FUSE_RING_ZERO_COPY) {
 		ring_log(&options,
 			 "zero-copy needs a server that is written for it");
@@ -138,8 +191,10 @@ static int loop_over_rings(struct fuse_session *se, bool one_thread)
 	/* Before the session needs descriptors: it may have to say that none is left. */
 	FILE *log = open_log();
 	struct fuse_ring_options options = options_of_environment(one_thread, log);
-	int result = session_loop(se, &options, &loops);
+	int result;
 
+	atomic_store(&said, true);
+	result = session_loop(se, &options, &loops);
 	close_log(log);
 	return result;
 }
@@ -175,20 +230,29 @@ int fuse_session_loop_mt_312(struct fuse_session *se,
 	return multi_loop(se, config);
 }
 
+/* libfuse's loops do not call this: it is for a program with a loop of its own. */
+int receive_buf(struct fuse_session *se, struct fuse_buf *buf)
+{
+	int (*receive)(struct fuse_session *se, struct fuse_buf *buf);
+
+	if (!atomic_exchange(&said, true))
+		log_once("off, the program has a loop of its own");
+	receive = (int (*)(struct fuse_session *, struct fuse_buf *))
+		dlvsym(RTLD_NEXT, "fuse_session_receive_buf", "FUSE_3.0");
+	return receive ? receive(se, buf) : -ENOSYS;
+}
+
 __asm__(".symver single_loop, fuse_session_loop@@FUSE_3.0");
+__asm__(".symver receive_buf, fuse_session_receive_buf@@FUSE_3.0");
 __asm__(".symver multi_loop_30, fuse_session_loop_mt@FUSE_3.0");
 __asm__(".symver multi_loop_32, fuse_session_loop_mt@FUSE_3.2");
 __asm__(".symver multi_loop, fuse_session_loop_mt@@FUSE_3.12");
 
-/* Else the log would be empty, as if nothing had been preloaded. */
-__attribute__((constructor)) static void tell_of_libfuse_2(void)
+__attribute__((constructor)) static void begin(void)
 {
-	FILE *log;
-
-	if (getenv("FUSE_RING_LOG") &&
-	    dlopen("libfuse.so.2", RTLD_LAZY | RTLD_NOLOAD)) {
-		log = open_log();
-		log_line(log, "off, the program uses libfuse 2");
-		close_log(log);
-	}
+	find_log();
+	/* Who asked for the rings is to know. Other programs are preloaded, too. */
+	if ((log_path || variable_of("FUSE_RING")) &&
+	    dlopen("libfuse.so.2", RTLD_LAZY | RTLD_NOLOAD))
+		log_once("off, the program uses libfuse 2");
 }

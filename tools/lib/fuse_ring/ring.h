@@ -7,6 +7,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 
 #include "fuse_ring.h"
 #include "queue.h"
@@ -166,6 +167,11 @@ size_t memlock_of_others(void);
 struct fuse_ring_options ring_options_or_default(const struct fuse_ring_options *options);
 void ring_log(const struct fuse_ring_options *options, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
+/*
+ * Of the library's own. The server survives where it cannot be written, be it for
+ * a limit on the size of files or as nobody reads any more.
+ */
+void ring_write_line(FILE *file, const char *line);
 
 /* Monotonic */
 uint64_t ring_now_ms(void);

@@ -691,6 +691,8 @@ static int begin(struct session *session, const sigset_t *mask)
 		err = fuse_session_custom_io(session->se, &io, session->number);
 		if (!err)
 			answers_init = session;
+	} else if (first.in.opcode == CUSE_INIT) {
+		ring_log(&session->options, "off, character devices (CUSE) have no io_uring");
 	} else {
 		ring_log(&session->options, "off, " RING_NOT_OFFERED);
 	}

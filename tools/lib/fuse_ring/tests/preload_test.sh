@@ -248,6 +248,37 @@ small_files_only()
 	stop_server "$mnt"
 }
 
+# Nor may it write at all: what the library has to say is lost.
+no_files_at_all()
+{
+	command -v prlimit >/dev/null || skip "prlimit is not installed"
+	# libfuse has something to say, too.
+	# shellcheck disable=SC2016	# for the other shell
+	serve "$1" sh -c 'exec prlimit --fsize=0 "$@" >/dev/null 2>&1' - "$probe" -f "$mnt"
+	await_mount "$mnt"
+	works
+	uses_io_uring "$server" || fail "there is no io_uring"
+	[ ! -s "$log" ] || fail "it can write: $(cat "$log")"
+	stop_server "$mnt"
+}
+
+# Who was to read what the library says went away.
+nobody_listens()
+{
+	mkfifo "$dir/pipe"
+	exec 7<>"$dir/pipe"
+	exec 6>"$dir/pipe"
+	exec 7>&-
+	# It does not have libfuse set up signals, among which this one is ignored.
+	"$built/notify_fs" "$(ring_options "$1")" "$mnt" >"$dir/server.out" 2>&6 6>&- &
+	server=$!
+	exec 6>&-
+	await_mount "$mnt"
+	stat "$mnt" >/dev/null
+	uses_io_uring "$server" || fail "there is no io_uring"
+	stop_server "$mnt"
+}
+
 kernel_parameter_is_off()
 {
 	echo N >$parameter
@@ -296,7 +327,7 @@ make_libfuse_2()
 run_program()
 {
 	timeout 30 env LD_LIBRARY_PATH="$dir" FUSE_RING=auto LD_PRELOAD="$preload" \
-		${log:+FUSE_RING_LOG="$log"} "$dir/program" >"$dir/said"
+		${log:+FUSE_RING_LOG="$log"} "$dir/program" >"$dir/out" 2>"$dir/said"
 }
 
 # Nor does the library take part in a program that has nothing to do with fuse.
@@ -306,8 +337,8 @@ libfuse_2_is_left_alone()
 	make_libfuse_2
 	log=$dir/ring.log
 	run_program || fail "the program fails: $?"
-	[ "$(cut -d' ' -f1 "$dir/said" | xargs)" = 'one many' ] ||
-		fail "libfuse 2 was not called: $(cat "$dir/said")"
+	[ "$(cut -d' ' -f1 "$dir/out" | xargs)" = 'one many' ] ||
+		fail "libfuse 2 was not called: $(cat "$dir/out")"
 	says 'off, the program uses libfuse 2'
 	says_no_more
 	log=''
@@ -315,6 +346,33 @@ libfuse_2_is_left_alone()
 	env FUSE_RING=auto FUSE_RING_LOG="$dir/other.log" LD_PRELOAD="$preload" true ||
 		fail "a program without fuse fails"
 	[ ! -s "$dir/other.log" ] || fail "said of a program without fuse: $(cat "$dir/other.log")"
+	log=$dir/said
+	says 'off, the program uses libfuse 2'
+}
+
+loop_of_its_own()
+{
+	serve auto "$built/own_loop_fs" "$mnt"
+	await_mount "$mnt"
+	stat "$mnt" >/dev/null
+	says 'off, the program has a loop of its own'
+	says_no_more
+	stop_server "$mnt"
+}
+
+# The kernel has no io_uring there, whatever it has for file systems.
+character_device()
+{
+	local name=fuse_ring_test.$$
+
+	[ -e /dev/cuse ] || skip "the kernel has no CUSE"
+	serve auto "$built/cuse_dev" "$name"
+	within 30 test -c "/dev/$name" || fail "there is no device"
+	[ "$(head -n 1 "/dev/$name")" = device ] || fail "it cannot be read"
+	says 'off, character devices (CUSE) have no io_uring'
+	says_no_more
+	kill "$server"
+	within 30 ended "$server" || fail "the server does not end"
 }
 
 # A thread of the server does not wait until INIT was answered, which the rings
@@ -469,15 +527,47 @@ mode_of_another_interface()
 nonsense()
 {
 	export "$1=$2"
-	if [ "$1" = FUSE_RING ]; then
-		mount_probe "$2"
-	else
-		mount_probe auto
-	fi
+	mount_probe "${FUSE_RING:-auto}"
 	ls "$mnt" >/dev/null
 	says "$3"
 	said_best || fail "the best mode was expected then"
 	works
+	stop_server "$mnt"
+}
+
+# nonsense_is_off VARIABLE VALUE: who wants one thing is not given another.
+nonsense_is_off()
+{
+	export "$1=$2"
+	mount_probe "${FUSE_RING:-auto}"
+	says "off, $3=$2 makes no sense"
+	says_no_more
+	works
+	! uses_io_uring "$server" || fail "there is an io_uring"
+	stop_server "$mnt"
+}
+
+# Capital letters do not matter.
+names_in_capitals()
+{
+	mount_probe Off
+	works
+	[ ! -s "$log" ] || fail "said where it was to be off: $(cat "$log")"
+	stop_server "$mnt"
+	export FUSE_RING_INTERFACE=Entries
+	mount_probe Auto
+	says 'legacy, * (entries, Linux *)'
+	works
+	stop_server "$mnt"
+}
+
+empty_variables_are_not_set()
+{
+	export FUSE_RING_INTERFACE='' FUSE_RING_DEPTH='' FUSE_RING_POOL='' FUSE_RING_WORKERS=''
+	mount_probe ''
+	ls "$mnt" >/dev/null
+	within 30 said_best || fail "the best mode was expected: $(cat "$log")"
+	says_no_more
 	stop_server "$mnt"
 }
 
@@ -499,6 +589,20 @@ log_goes_to_standard_error()
 	ls "$mnt" >/dev/null
 	within 30 said_best || fail "standard error does not tell the mode"
 	[ ! -s "$dir/stdout" ] || fail "standard output is not for that"
+	stop_server "$mnt"
+}
+
+log_cannot_be_opened()
+{
+	log=$dir/server.out
+	env FUSE_RING=auto FUSE_RING_LOG="$dir/missing/log" LD_PRELOAD="$preload" \
+		"$probe" -f "$mnt" 2>"$log" &
+	server=$!
+	await_mount "$mnt"
+	ls "$mnt" >/dev/null
+	within 30 said_best || fail "standard error does not tell the mode"
+	grep -qxF "fuse_ring: FUSE_RING_LOG=$dir/missing/log: No such file or directory" "$log" ||
+		fail "it does not say where the log is: $(cat "$log")"
 	stop_server "$mnt"
 }
 
@@ -908,10 +1012,11 @@ daemon()
 {
 	local mode=$1 pid
 
-	: >"$dir/ring.log"
-	FUSE_RING=$mode FUSE_RING_LOG=$dir/ring.log LD_PRELOAD=$preload "$probe" "$mnt" ||
-		fail "it does not start"
+	# From where it was started, which a daemon leaves
 	log=$dir/ring.log
+	cd "$dir"
+	FUSE_RING=$mode FUSE_RING_LOG=ring.log LD_PRELOAD=$preload "$probe" "$mnt" ||
+		fail "it does not start"
 	mounted "$mnt" || fail "it came back before it was mounted"
 	pid=$(pgrep -f "^$probe $mnt")
 	expect_mode "$mode" "$pid"
@@ -985,6 +1090,10 @@ for mode in legacy pooled:bufring pinned:bufring; do
 	test_case no_address_space."$mode" 100 no_address_space "$mode"
 done
 test_case libfuse_2_is_left_alone 100 libfuse_2_is_left_alone
+test_case loop_of_its_own 100 loop_of_its_own
+test_case character_device 100 character_device
+test_case no_files_at_all 100 no_files_at_all auto
+test_case nobody_listens 100 nobody_listens auto
 test_case interface.bufring 100 interface_is_had bufring pinned 'buffer rings'
 test_case interface.bufpool 100 interface_is_had bufpool pinned 'buffer pools'
 test_case interface.entries 100 interface_is_had entries legacy 'fuse over io_uring'
@@ -997,12 +1106,12 @@ for mode in off legacy {pooled,pinned}:{bufring,bufpool}; do
 	test_case small_files_only."$mode" 100 small_files_only "$mode"
 done
 
-test_case nonsense.mode 100 nonsense FUSE_RING fastest \
-	'ring=fastest makes no sense and is ignored'
+test_case nonsense.mode 100 nonsense_is_off FUSE_RING fastest ring
+test_case nonsense.interface 100 nonsense_is_off FUSE_RING_INTERFACE both ring_interface
+test_case names_in_capitals 100 names_in_capitals
+test_case empty_variables_are_not_set 100 empty_variables_are_not_set
 test_case nonsense.zero_copy 100 nonsense FUSE_RING zero-copy \
 	'zero-copy needs a server that is written for it'
-test_case nonsense.interface 100 nonsense FUSE_RING_INTERFACE both \
-	'ring_interface=both makes no sense and is ignored'
 test_case nonsense.depth 100 nonsense FUSE_RING_DEPTH 0 \
 	'ring_depth=0 makes no sense and is ignored'
 test_case nonsense.depth_text 100 nonsense FUSE_RING_DEPTH 16x \
@@ -1018,6 +1127,7 @@ test_case options_are_followed.pinned:bufring 100 options_are_followed pinned:bu
 # It has a buffer for each request, and for as many that wait for locks.
 test_case options_are_followed.pinned:bufpool 100 options_are_followed pinned:bufpool 10240
 test_case log_goes_to_standard_error 100 log_goes_to_standard_error
+test_case log_cannot_be_opened 100 log_cannot_be_opened
 
 for mode in bare off legacy pinned pooled:bufpool; do
 	test_case operations_at_once."$mode" 100 operations_at_once "$mode"
