@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 
 #include "passthrough_options.h"
 
@@ -55,7 +56,7 @@ static const struct fuse_opt option_specs[] = {
 
 static const char usage[] =
 	"usage: %s [options] SOURCE MOUNTPOINT\n"
-	"       %s [options] -o source=SOURCE MOUNTPOINT\n"
+	"       %s [options] -o source=SOURCE [NAME] MOUNTPOINT\n"
 	"\n"
 	"Shows the directory SOURCE at MOUNTPOINT, too.\n"
 	"\n"
@@ -104,21 +105,10 @@ static int set_string(char **string, const char *value)
 
 static int take_operand(struct options *options, const char *operand)
 {
-	struct passthrough *pt = options->pt;
-
-	switch (options->operands++) {
-	case 0:
-		return set_string(&pt->mountpoint, operand);
-	case 1:
-		/* So the first was the source. */
-		if (pt->source)
-			break;
-		pt->source = pt->mountpoint;
-		pt->mountpoint = NULL;
-		return set_string(&pt->mountpoint, operand);
-	}
-	return complain("what is '%s'? There is a SOURCE and a MOUNTPOINT already",
-			operand);
+	if (options->operands == 2)
+		return complain("what is '%s'? There is a SOURCE and a MOUNTPOINT already",
+				operand);
+	return set_string(&options->operand[options->operands++], operand);
 }
 
 static int take_ring_option(struct options *options, const char *text)
@@ -138,12 +128,15 @@ static int take_option(void *data, const char *arg, int key,
 	struct options *options = data;
 	struct passthrough *pt = options->pt;
 
+	int ret;
+
 	(void)args;
 	switch (key) {
 	case FUSE_OPT_KEY_NONOPT:
 		return take_operand(options, arg);
 	case FUSE_OPT_KEY_OPT:
-		return take_ring_option(options, arg);
+		ret = mount_take_option(&options->mount, arg);
+		return ret < 0 ? take_ring_option(options, arg) : ret;
 	case KEY_SOURCE:
 		return set_string(&pt->source, strchr(arg, '=') + 1);
 	case KEY_WRITEBACK:
@@ -210,22 +203,40 @@ static int set_policy(struct options *options)
 	return 0;
 }
 
-static int check_operands(const struct passthrough *pt)
+/*
+ * SOURCE MOUNTPOINT, or MOUNTPOINT where the source is an option. What comes before
+ * that is a name then, as mount(8) wants one.
+ */
+static int sort_operands(struct options *options)
 {
-	if (pt->source && pt->mountpoint)
-		return 0;
-	return complain("a SOURCE and a MOUNTPOINT are needed: see '%s --help'",
-			PROGRAM);
+	struct passthrough *pt = options->pt;
+	char **last;
+
+	if (options->operands < (pt->source ? 1 : 2))
+		return complain("a SOURCE and a MOUNTPOINT are needed: see '%s --help'",
+				PROGRAM);
+	last = &options->operand[options->operands - 1];
+	pt->mountpoint = *last;
+	*last = NULL;
+	if (options->operands == 2) {
+		*(pt->source ? &options->fsname : &pt->source) = options->operand[0];
+		options->operand[0] = NULL;
+	}
+	return 0;
 }
 
 /* Reads the command line but for what is libfuse's, which stays in args. */
 int options_parse(struct options *options)
 {
+	/* As libfuse begins */
+	options->mount.set = MS_NOSUID | MS_NODEV;
 	options->timeout = UNSET;
 	options->attr_timeout = UNSET;
 	options->entry_timeout = UNSET;
 	if (fuse_opt_parse(&options->args, options, option_specs, take_option))
 		return -1;
+	if (options->mount.remount)
+		return sort_operands(options);
 	options->pt->conn_opts = fuse_parse_conn_info_opts(&options->args);
 	if (!options->pt->conn_opts)
 		return -1;
@@ -233,7 +244,7 @@ int options_parse(struct options *options)
 		return -1;
 	if (options->cmdline.show_help || options->cmdline.show_version)
 		return 0;
-	if (check_operands(options->pt))
+	if (sort_operands(options))
 		return -1;
 	return set_policy(options);
 }
@@ -244,7 +255,7 @@ static int list_mount_options(const struct options *options, char **list)
 	char *fsname;
 	int err;
 
-	if (asprintf(&fsname, "fsname=%s", pt->source) < 0)
+	if (asprintf(&fsname, "fsname=%s", options->fsname ?: pt->source) < 0)
 		return -1;
 	err = fuse_opt_add_opt(list, "subtype=passthrough_ring") ||
 	      fuse_opt_add_opt_escaped(list, fsname);
@@ -275,6 +286,9 @@ void options_free(struct options *options)
 {
 	fuse_opt_free_args(&options->args);
 	free(options->cache);
+	free(options->operand[0]);
+	free(options->operand[1]);
+	free(options->fsname);
 	free(options->pt->source);
 	free(options->pt->mountpoint);
 	free(options->pt->conn_opts);

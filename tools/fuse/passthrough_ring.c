@@ -328,7 +328,8 @@ static int serve(struct passthrough *pt, struct options *options)
 		goto destroy;
 	if (fuse_session_mount(session, pt->mountpoint))
 		goto remove_handlers;
-	ret = serve_mounted(pt, session, &options->cmdline);
+	if (!mount_set_flags(&options->mount, pt->mountpoint))
+		ret = serve_mounted(pt, session, &options->cmdline);
 	fuse_session_unmount(session);
 remove_handlers:
 	fuse_remove_signal_handlers(session);
@@ -370,6 +371,8 @@ int main(int argc, char *argv[])
 		options_print_help();
 	else if (!ret && options.cmdline.show_version)
 		options_print_version();
+	else if (!ret && options.mount.remount)
+		ret = mount_again(&options.mount, pt.mountpoint);
 	else if (!ret)
 		ret = run(&pt, &options);
 	options_free(&options);

@@ -778,7 +778,7 @@ says_what_is_wrong()
 	refuses 'a SOURCE and a MOUNTPOINT are needed' "$mnt"
 	refuses 'a SOURCE and a MOUNTPOINT are needed' -o source="$src"
 	refuses "what is 'third'" "$src" "$mnt" third
-	refuses "what is '$mnt'" -o source="$src" "$mnt" "$mnt"
+	refuses "what is '$mnt'" -o source="$src" name "$mnt" "$mnt"
 	refuses 'ring=fast.*no sense' -o ring=fast "$src" "$mnt"
 	refuses 'ring_depth=0.*no sense' -o ring_depth=0 "$src" "$mnt"
 	refuses 'cache=maybe' -o cache=maybe "$src" "$mnt"
@@ -1029,6 +1029,94 @@ does_zero_copy_without_locked_memory()
 	stop_server
 }
 
+# shows FIELD TEXT: of the mount, in mountinfo: 6 options, 8 type, 9 source
+shows()
+{
+	awk -v m="$mnt" -v f="$1" -v t="$2" \
+		'$5 == m && ("," $f ",") ~ ("," t ",") { found = 1 } END { exit !found }' \
+		/proc/self/mountinfo
+}
+
+no_mounted_process()
+{
+	! pgrep -f "passthrough_ring .* $mnt " >/dev/null
+}
+
+# Without asking the server, which may be what hangs
+expect_mount()
+{
+	shows "$@" && return
+	grep " $mnt " /proc/self/mountinfo
+	echo "expected: $2"
+	return 1
+}
+
+# What mount(8) hands on, by its command line and by fstab, and what it changes
+mount_and_remount()
+{
+	local type=fuse.passthrough_ring
+
+	mount -t $type "$src" "$mnt" \
+		-o allow_other,relatime,nodiratime,nosymfollow,lazytime,nofail,x-of.us
+	expect_mount 6 nodiratime
+	expect_mount 6 nosymfollow
+	expect_mount 8 $type
+	expect_mount 9 "$src"
+	echo one >"$mnt/file"
+	mount -o remount,ro,strictatime "$mnt"
+	expect_mount 6 ro
+	fails touch "$mnt/file" 2>/dev/null
+	mount -o remount,rw,noexec "$mnt"
+	expect_mount 6 noexec
+	echo two >"$mnt/file"
+	exec 8>"$mnt/file"
+	fails mount -o remount,ro "$mnt" 2>"$work/error"
+	grep 'cannot remount: .* busy' "$work/error"
+	exec 8>&-
+	[ "$(pgrep -fc "passthrough_ring .* $mnt ")" = 1 ]
+	umount "$mnt"
+	within 30 no_mounted_process
+
+	cat >"$work/fstab" <<-END
+		$src $mnt $type allow_other,noauto,nofail,_netdev,strictatime,x-of.us 0 0
+	END
+	mount -T "$work/fstab" "$mnt"
+	fails shows 6 relatime
+	mount -T "$work/fstab" -o remount,ro "$mnt"
+	expect_mount 6 ro
+	mount -o remount "$mnt"
+	umount "$mnt"
+	within 30 no_mounted_process
+
+	# As test suites mount, who want a name for the device
+	mount -t $type a-name "$mnt" -o "source=$src,allow_other,default_permissions"
+	expect_mount 9 a-name
+	echo three >"$mnt/file"
+	[ "$(cat "$src/file")" = three ]
+	rm "$mnt/file"
+	umount "$mnt"
+	within 30 no_mounted_process
+	fails mount -t $type "$src" "$mnt" -o nonsense 2>"$work/error"
+	grep 'unknown option' "$work/error"
+}
+
+# In a mount namespace, where the program is found where mount(8) looks for it
+mounts_as_mount_does()
+{
+	command -v mount.fuse3 >/dev/null || { skip='mount.fuse3 is not installed'; return; }
+	unshare --mount true 2>/dev/null || { skip='no mount namespaces'; return; }
+	mkdir "$work/bin"
+	cp "$program" "$work/bin/passthrough_ring"
+	# shellcheck disable=SC2016	# for the other shell
+	timeout 120 unshare --mount bash -exc '
+		mount --bind "$1" /usr/local/sbin
+		mount_and_remount' - "$work/bin" >"$work/out" 2>&1 || {
+		tail -n 20 "$work/out" | sed 's/^/# /'
+		complain "it failed after: $(tail -n 1 "$work/out")"
+	}
+	rm -r "${work:?}/bin"
+}
+
 said_a_line()
 {
 	[ -s "$work/server.log" ]
@@ -1055,7 +1143,7 @@ CAP_SYS_ADMIN in the initial user namespace" ]; then
 	server=''
 }
 
-servers=(says_what_is_wrong goes_into_the_background mounts_on_its_own_source
+servers=(says_what_is_wrong mounts_as_mount_does goes_into_the_background mounts_on_its_own_source
 	is_not_shown_in_itself keeps_access_control_lists ends_at_a_signal
 	ends_while_a_lock_is_waited_for serves_an_ordinary_user
 	does_zero_copy_without_locked_memory
@@ -1326,7 +1414,7 @@ src=$work/src mnt=$work/mnt random=$work/random
 chmod 755 "$work"
 mkdir "$src" "$mnt" "$work/plain"
 head -c 3500000 /dev/urandom >"$random"
-export file_ops random nobody options acl
+export file_ops random nobody options acl work src mnt
 # shellcheck disable=SC2046	# a list of names
 export -f $(compgen -A function)
 
