@@ -886,6 +886,33 @@ says_that_the_disk_is_full()
 	rmdir "$work/small"
 }
 
+# What the kernel writes later nobody waits for, and it does not look at how much
+# was written.
+says_that_the_disk_was_full()
+{
+	mkdir "$work/small"
+	mount -t tmpfs -o size=1536k small "$work/small" ||
+		complain 'no small file system' || return
+	if start_in "$1" "$work/small" -o writeback; then
+		timeout 60 python3 - "$mnt/file" >"$work/out" 2>&1 <<-'END' ||
+			import errno, os, sys
+
+			fd = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)
+			assert os.write(fd, bytes(2 << 20)) == 2 << 20, "to the cache"
+			try:
+			    os.fsync(fd)
+			    sys.exit("no error")
+			except OSError as error:
+			    assert error.errno == errno.ENOSPC, error
+		END
+			complain "$(tail -n 1 "$work/out")"
+		rm "$mnt/file"
+		stop_server
+	fi
+	umount "$work/small"
+	rmdir "$work/small"
+}
+
 # A limit of the server's own does not end it when a client writes beyond.
 outlives_a_file_that_is_too_large()
 {
@@ -1151,7 +1178,8 @@ servers=(says_what_is_wrong mounts_as_mount_does goes_into_the_background mounts
 	lets_locks_go_in_one_thread\ {off,legacy,{pooled,pinned}:{bufring,bufpool}})
 for mode in off legacy {pinned,zero-copy}:{bufring,bufpool}; do
 	servers+=("says_that_the_disk_is_full $mode" "shows_files_of_the_kernel $mode"
-		"outlives_a_file_that_is_too_large $mode")
+		"outlives_a_file_that_is_too_large $mode"
+		"says_that_the_disk_was_full $mode")
 	[ "$mode" = off ] || servers+=("takes_large_attributes_with_small_writes $mode")
 done
 
