@@ -112,7 +112,7 @@ struct fuse_ring_options {
  * @text: "ring=MODE" (auto, off, legacy, pooled, pinned, zero-copy),
  *	"ring_interface=NAME" (bufring, bufpool, entries), "ring_depth=N",
  *	"ring_pool=SIZE:COUNT" (SIZE with k or m; up to four times, sizes
- *	rising) or "ring_workers=N"
+ *	rising) or "ring_workers=N"; names in upper or lower case
  *
  * Return: 1 if it was such an option, 0 if it is none of ours, -EINVAL for a
  * value that makes no sense

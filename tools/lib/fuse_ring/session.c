@@ -44,6 +44,9 @@ struct interrupt {
 /* What the kernel sets in the unique of an INTERRUPT */
 #define INTERRUPT_BIT		1
 
+/* How long a notification waits for the answer to INIT */
+#define INIT_SECONDS		10
+
 struct session {
 	struct session *next;
 	struct fuse_session *se;
@@ -279,10 +282,17 @@ static bool take_interrupt_back(int number, uint64_t unique)
 	return session;
 }
 
-/* Not if it is this thread that answers INIT: then it fails as it did before. */
+/*
+ * Not if it is this thread that answers INIT; nor for ever: what the server does to
+ * log a line may wait for the one who notifies.
+ */
 static void wait_for_init(void)
 {
-	if (!pthread_rwlock_rdlock(&init_lock))
+	struct timespec end;
+
+	clock_gettime(CLOCK_REALTIME, &end);
+	end.tv_sec += INIT_SECONDS;
+	if (!pthread_rwlock_timedrdlock(&init_lock, &end))
 		pthread_rwlock_unlock(&init_lock);
 }
 
