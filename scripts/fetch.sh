@@ -5,14 +5,12 @@
 # downloaded from the Debian archive this system uses if it is not there yet.
 #
 # The package may have left one suite and be in the next, so all that can have
-# it are asked in turn. The system's own apt configuration is only read: newer
-# suites live in a private one below build/apt, checked with the installed
-# archive key.
+# it are asked in turn.
 
 . "$(dirname "$0")/lib.sh" || exit 1
+. "$(dirname "$0")/apt.sh" || exit 1
 
 package=linux-source-$KVER
-apt=$BUILD/apt
 
 cached()
 {
@@ -39,21 +37,6 @@ keep()
 	mv "$CACHE_DIR/$2.part" "$CACHE_DIR/$2"
 }
 
-private_apt()
-{
-	local tool=$1
-
-	shift
-	"$tool" -q -o Dir::Etc::SourceList="$apt/sources.list" \
-		-o Dir::Etc::SourceParts=/dev/null \
-		-o Dir::State="$apt/state" -o Dir::State::Lists="$apt/lists" \
-		-o Dir::State::status="$apt/status" -o Dir::Cache="$apt/cache" \
-		-o Acquire::Languages=none -o APT::Sandbox::User=root \
-		-o Acquire::Retries=1 -o Acquire::http::Timeout=30 \
-		-o Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false \
-		"$@"
-}
-
 try_binary()
 {
 	local version deb
@@ -62,10 +45,7 @@ try_binary()
 		awk -F ' *[|] *' -v v="$KVER." 'index($2, v) == 1 { print $2; exit }')
 	[ -n "$version" ] || return 1
 	say "downloading $package $version from $suite"
-	rm -rf "$apt/download"
-	mkdir -p "$apt/download"
-	(cd "$apt/download" && private_apt apt-get download "$package=$version") \
-		>>"$log" 2>&1 || return 1
+	download "$apt/download" "$package=$version" || return 1
 	deb=$(ls "$apt/download"/*.deb)
 	dpkg-deb --fsys-tarfile "$deb" |
 		tar -xO --wildcards "*/$package.tar.xz" >"$apt/download/tar" ||
@@ -92,48 +72,15 @@ try_source()
 	keep "$apt/download/tar" "${package}_${version}_orig.tar.xz"
 }
 
-# use_suite KIND: points the private configuration at $suite; fails where the
-# archive has no such suite.
-use_suite()
-{
-	printf '%s [signed-by=%s] %s %s main\n' "$1" "$keyring" "$uri" "$suite" \
-		>"$apt/sources.list"
-	if ! private_apt apt-get update >"$log.update" 2>&1 ||
-	   grep -qE '^(Err|W:|E:)' "$log.update"; then
-		cat "$log.update" >>"$log"
-		grep -qE '404|no longer has a Release|does not have a Release' \
-			"$log.update" ||
-			die "cannot reach $uri (see $log): check the network, or give KERNEL=/path/to/linux-$KVER.tar.xz"
-		return 1
-	fi
-}
-
 cached && exit 0
 
-need apt-get apt-cache dpkg-deb tar xz sha256sum
-keyring=$(debian_keyring)
+need tar xz sha256sum
 mkdir -p "$CACHE_DIR" 2>/dev/null || :
 [ -w "$CACHE_DIR" ] ||
 	die "cannot write to $CACHE_DIR: set CACHE_DIR to another directory"
 free_space "$CACHE_DIR" 1
 free_space "$BUILD" 1
-trap 'rm -rf "$apt"' EXIT
-mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/state" "$REPORTS"
-: >"$apt/status"
-log=$REPORTS/fetch.log
-: >"$log"
-archives=$(debian_archives) ||
-	die "apt knows no Debian archive: give KERNEL=/path/to/linux-$KVER.tar.xz or a tree"
-uri=$(echo "$archives" | awk 'NR == 1 { print $1 }')
-own=$(echo "$archives" | awk -v u="$uri" '$1 == u { print $2 }')
-
-suites=
-for suite in $own trixie-backports forky forky-backports testing unstable; do
-	case " $suites " in
-	*" $suite "*)	;;
-	*)		suites="$suites $suite" ;;
-	esac
-done
+private_start "$REPORTS/fetch.log" "give KERNEL=/path/to/linux-$KVER.tar.xz or a tree"
 
 for suite in $suites; do
 	if use_suite deb && try_binary; then
