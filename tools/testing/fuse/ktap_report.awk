@@ -9,6 +9,8 @@
 #
 # -v junit=FILE	writes a JUnit file too
 # -v skips=FILE	and a list of the skipped tests by reason
+# -v results=FILE	and a line for each test: pass, xfail, skip or fail, PROGRAM, NAME
+#			and why, with tabs between them
 # -v times=FILE	has a time stamp in seconds for each line of the log
 # -v faults=FILE	has a line for each failure that the log cannot show
 # -v known=FILE		has "PROGRAM TEST" for each test, of whatever fixture and
@@ -141,6 +143,7 @@ function never_finished()
 		bad++
 		result("pass", prog, test_name(5), "", elapsed())
 		expected[++nr_expected] = prog ": " test_name(5)
+		xfailed[n] = diagnostics
 	} else {
 		bad++
 		fail(prog, test_name(5), diagnostics, elapsed())
@@ -275,6 +278,19 @@ function write_skips(	r, i, some, list)
 	close(skips)
 }
 
+function write_results(	i, kind, why)
+{
+	printf "" >results
+	for (i = 1; i <= n; i++) {
+		kind = i in xfailed ? "xfail" : kinds[i]
+		why = i in xfailed ? xfailed[i] : texts[i]
+		sub(/\n+$/, "", why)
+		gsub(/[\n\t]/, " ", why)
+		printf "%s\t%s\t%s\t%s\n", kind, progs[i], names[i], why >results
+	}
+	close(results)
+}
+
 END {
 	if (prog != "")
 		never_finished()
@@ -303,5 +319,7 @@ END {
 		write_junit()
 	if (skips)
 		write_skips()
+	if (results)
+		write_results()
 	exit count["fail"] > 0
 }

@@ -44,7 +44,7 @@ usage()
 	  -s          an interactive shell instead of the tests
 	  vm.sh [--known FILE] --summary LOG [DIR]
 	                              counts the tests of a KTAP log, writes
-	                              DIR/junit.xml and DIR/skips
+	                              DIR/junit.xml, DIR/skips and DIR/results
 	  vm.sh --scan LOG            shows the complaints in a kernel log
 	END
 }
@@ -56,13 +56,13 @@ die()
 }
 
 # What a KTAP log comes to; with a directory, also what a run leaves there: a
-# JUnit file and the list of skipped tests by reason.
+# JUnit file, the list of skipped tests by reason and that of all results.
 summary()
 {
 	local log=$1 dir=${2:-} more=(-v known="$known")
 
 	if [ -n "$dir" ]; then
-		more+=(-v junit="$dir/junit.xml" -v skips="$dir/skips")
+		more+=(-v junit="$dir/junit.xml" -v skips="$dir/skips" -v results="$dir/results")
 		[ ! -f "$dir/ktap.times" ] || more+=(-v times="$dir/ktap.times")
 		[ ! -f "$dir/faults" ] || more+=(-v faults="$dir/faults")
 	fi
@@ -93,7 +93,7 @@ scan()
 	local expected
 
 	expected=$([ -z "$known" ] ||
-		sed -n 's/^WARNING \([A-Za-z0-9_]*\)$/WARNING: .* at \1[+.]/p' "$known" |
+		sed -n 's/^WARNING \([A-Za-z0-9_]*\)$/WARNING: .* \1[+.]/p' "$known" |
 		paste -s -d '|')
 	! grep -a -n -E "$complaints" "$1" |
 		awk -v others="$races_of_others" -v ours="$ours" -v expected="$expected" '
@@ -217,7 +217,7 @@ prepare()
 	mkdir -p "$dir" || die "cannot create $dir"
 	rm -rf "$dir"/{1,2} "$dir"/{ktap.log,ktap.times,kernel.log,verdict,engine.log} \
 		"$dir"/{state,leftovers,kmemleak,complaints,faults} \
-		"$dir"/{guest.env,status,summary,junit.xml,skips}
+		"$dir"/{guest.env,status,summary,junit.xml,skips,results}
 	: >"$dir/kernel.log"
 	{
 		printf '%s=%q\n' tree "$tree" obj "$obj" tests "$own" args "$args" \
