@@ -40,6 +40,9 @@ usage()
 	  -x FILE     "PROGRAM TEST" lines: known to fail on this kernel; or "WARNING
 	              FUNCTION": it is known to warn there
 	  -M DIR      with the modules of the kernel: FUSE_MODULES for the tests
+	  -I FILE     an initramfs that mounts the root, as initramfs.sh makes one; for
+	              qemu
+	  -V          over virtiofs in place of 9p, for a kernel without modules; as root
 	  -i          qemu counts instructions: one is a nanosecond to the guest
 	  -s          an interactive shell instead of the tests
 	  vm.sh [--known FILE] --summary LOG [DIR]
@@ -103,6 +106,17 @@ scan()
 			END { exit !bad }'
 }
 
+# Debian has moved it.
+find_virtiofsd()
+{
+	local file
+
+	for file in /usr/libexec/virtiofsd /usr/lib/qemu/virtiofsd; do
+		[ ! -x $file ] || { echo $file; return; }
+	done
+	return 1
+}
+
 here=$(cd "$(dirname "$0")" && pwd -P)
 known=''
 [ "${1:-}" != --known ] || { known=$2; shift 2; }
@@ -113,7 +127,8 @@ esac
 
 engine='' icount='' image='' tree='' obj='' report='' tests='' args='' command='' user='' params=''
 root='' variables='' modules='' memory=1G cpus=2 limit=600 shell='' machines=1 part=''
-while getopts e:k:S:O:r:T:P:a:c:R:E:u:p:m:n:t:M:x:ijsh opt; do
+initramfs='' virtiofsd=''
+while getopts e:k:S:O:r:T:P:a:c:R:E:u:p:m:n:t:M:I:x:Vijsh opt; do
 	case $opt in
 	e)	engine=$OPTARG ;;
 	k)	image=$OPTARG ;;
@@ -133,6 +148,8 @@ while getopts e:k:S:O:r:T:P:a:c:R:E:u:p:m:n:t:M:x:ijsh opt; do
 	t)	limit=$OPTARG ;;
 	x)	known=$(realpath "$OPTARG") ;;
 	M)	modules=$(realpath "$OPTARG") ;;
+	I)	initramfs=$(realpath "$OPTARG") ;;
+	V)	virtiofsd=$(find_virtiofsd) || die "virtiofsd is missing: install it or qemu-system-common" ;;
 	i)	icount=1 ;;
 	j)	machines=2 ;;
 	s)	shell=1 ;;
@@ -151,6 +168,9 @@ if [ -z "$engine" ]; then
 	engine=qemu
 	[ "${image##*/}" != linux ] || engine=uml
 fi
+[ -z "$virtiofsd" ] || [ "$(id -u)" = 0 ] || die "-V needs root"
+[ -z "$initramfs$virtiofsd" ] || [ "$engine" = qemu ] ||
+	die "-I and -V are for qemu, $image is User Mode Linux"
 
 [ -n "$tests" ] || tests=$(shopt -s nullglob; cd "$here" &&
 	basename -s .c ../selftests/fuse/*_test.c ./*_test.c | tr '\n' ' ')
@@ -267,12 +287,37 @@ boot_uml()
 		9>>"$dir/kernel.log" 2>>"$dir/engine.log"
 }
 
+# serve DIR SOCKET [READONLY]: a directory over virtiofs. The daemon has no way to keep
+# a guest from writing: it gets the directory as it is mounted at READONLY, for itself
+# alone.
+serve()
+{
+	# shellcheck disable=SC2016	# for the other shell
+	unshare -m --propagation private bash -c '
+		daemon=$1 from=$2 socket=$3 only=$4
+		if [ -n "$only" ]; then
+			mkdir "$only" && mount --rbind "$from" "$only" || exit
+			from=$only
+			grep -oE " $only(/[^ ]*)? " /proc/self/mounts | while read -r mount; do
+				mount -o remount,bind,ro "$mount"
+			done
+			! : 2>/dev/null >>"$from/tmp/read-only" || exit
+		fi
+		exec "$daemon" --socket-path="$socket" -o source="$from" -o cache=auto
+		' serve "$virtiofsd" "$1" "$2" "${3:-}" >/dev/null &
+	daemons+=($!)
+	while [ ! -S "$2" ] && kill -0 $! 2>/dev/null; do
+		sleep 0.1
+	done
+}
+
 boot_qemu()
 {
 	local dir=$1
 	local share=security_model=none,multidevs=remap
-	local root=trans=virtio,version=9p2000.L,cache=loose,msize=262144
-	local cpu=max,la57=off count=() turns=
+	local root=trans=virtio,version=9p2000.L,cache=loose,msize=262144 type=9p shares=()
+	local sockets='' daemons=() rc
+	local cpu=max,la57=off count=() turns='' more=()
 
 	# Two machines on as few processors as one has: those of each take turns
 	# in one thread. In threads of their own they would spend a quarter of
@@ -295,15 +340,32 @@ boot_qemu()
 	# tsc=nowatchdog: while it boots, it compares the clocks of two processors.
 	# The one that waits counts time in jiffies, and the other one may be waiting
 	# for it without interrupts, so that there are none: a hang, once in a while.
+	[ -z "$initramfs" ] || more=(-initrd "$initramfs")
+	if [ -z "$virtiofsd" ]; then
+		shares=(-virtfs "local,path=/,mount_tag=root,$share,readonly=on"
+			-virtfs "local,path=$dir,mount_tag=report,$share")
+	else
+		type=virtiofs root='' sockets=$(mktemp -d)
+		serve / "$sockets/root" "$sockets/read-only" 2>>"$dir/engine.log"
+		serve "$dir" "$sockets/report" 2>>"$dir/engine.log"
+		shares=(-object "memory-backend-memfd,id=memory,size=$memory,share=on"
+			-numa "node,memdev=memory"
+			-chardev "socket,id=root,path=$sockets/root"
+			-device "vhost-user-fs-pci,chardev=root,tag=root"
+			-chardev "socket,id=report,path=$sockets/report"
+			-device "vhost-user-fs-pci,chardev=report,tag=report")
+	fi
 	"$@" qemu-system-x86_64 -nodefaults -display none -no-reboot \
 		-machine q35 -accel "$accel$turns" -cpu "$cpu" "${count[@]}" \
-		-smp "$cpus" -m "$memory" -kernel "$image" \
-		-virtfs local,path=/,mount_tag=root,$share,readonly=on \
-		-virtfs local,path="$dir",mount_tag=report,$share \
+		-smp "$cpus" -m "$memory" -kernel "$image" "${more[@]}" \
+		"${shares[@]}" \
 		-serial file:"$dir/kernel.log" -serial stdio \
-		-append "root=root rootfstype=9p rootflags=$root ro console=ttyS0 tsc=nowatchdog \
+		-append "root=root rootfstype=$type ${root:+rootflags=$root} ro console=ttyS0 tsc=nowatchdog \
 			vm_terminal=ttyS1 $params vm_report=$dir" \
 		2>>"$dir/engine.log"
+	rc=$?
+	[ -z "$sockets" ] || { kill "${daemons[@]}" 2>/dev/null; rm -rf --one-file-system "$sockets"; }
+	return $rc
 }
 
 if [ -n "$shell" ]; then

@@ -29,10 +29,12 @@ for fs in debugfs:/sys/kernel/debug fusectl:/sys/fs/fuse/connections; do
 	[ ! -d "${fs#*:}" ] || mount -t "${fs%%:*}" none "${fs#*:}"
 done
 
-# The report directory, by hostfs or 9p.
+# The report directory, by what the root is on
 mkdir /run/report
 if [ -d /sys/bus/virtio/drivers/9pnet_virtio ]; then
 	mount -t 9p -o trans=virtio,version=9p2000.L,cache=none report /run/report
+elif grep -q '^root / virtiofs ' /proc/mounts; then
+	mount -t virtiofs report /run/report
 else
 	# By the root, as mount(8) has two ways to say which directory, of which
 	# each version knows one.
