@@ -28,8 +28,9 @@
 # all of them: that the tests pass on the whole series make check shows anyway.
 # NAME is that of a file or a patch. fixes.sh --check only looks whether files and
 # patches fit together and each patch applies to what it needs; fixes.sh --letter
-# prints the table for the cover letter; fixes.sh --tests what vm.sh -x takes: which
-# tests show a fault, and where the kernel warns.
+# prints the table for the cover letter; fixes.sh --tests [RELEASE] what vm.sh -x
+# takes: which tests show a fault (of that release), and where the kernel warns;
+# fixes.sh --dangerous RELEASE its faults whose tests may take a kernel down.
 #
 # The table is in build/reports/fixes/table, the logs are beside it.
 
@@ -254,12 +255,23 @@ letter()
 	done
 }
 
+# is_in RELEASE NAME: does that release of Linux have the fault?
+is_in()
+{
+	local first last
+
+	IFS=- read -r first last < <(field Releases "$2")
+	[ "$last" != now ] || last=$1
+	printf '%s\n' "$first" "$1" "$last" | sort -C -V
+}
+
 # For vm.sh -x
 tests()
 {
-	local name test program words
+	local release=${1:-} name test program words
 
 	for name in $(names); do
+		[ -z "$release" ] || is_in "$release" "$name" || continue
 		while read -r program words; do
 			# Without -t it is the whole program, and nothing that vm.sh can
 			# tell apart.
@@ -268,6 +280,17 @@ tests()
 			done
 		done < <({ field Test "$name" && field Also "$name"; } | tr ';' '\n')
 		field Warns "$name" | sed 's/^/WARNING /'
+	done
+}
+
+# dangerous RELEASE: faults of it whose tests may take a kernel down, and those
+dangerous()
+{
+	local name
+
+	for name in $(names); do
+		[ "$(field Dangerous "$name")" != yes ] || [ -z "$(field Test "$name")" ] ||
+			! is_in "$1" "$name" || echo "$name $(field Test "$name")"
 	done
 }
 
@@ -410,7 +433,8 @@ read_faults
 
 case ${1:-} in
 --letter)	letter; exit ;;
---tests)	tests; exit ;;
+--tests)	tests "${@:2}"; exit ;;
+--dangerous)	dangerous "$2"; exit ;;
 --check)	check_all; exit $bad ;;
 esac
 quick=
