@@ -12,6 +12,7 @@
 #   TEST="a b"        only these test programs; ARGS='-t name' for them
 #   MUTANT="a b"      only these of the faults that check-mutants puts in
 #   FIX="a b"         only these of the fixes or faults that check-fixes proves
+#   KERNELS="7.2 x"   those that check-kernels runs: scripts/kernels.sh has the words
 #   PARTS="fixes"     only these parts of the series
 #   PART=fixes        the one that series writes as mails
 #   RUNS=N            how often check-repeat runs the suite
@@ -23,7 +24,7 @@ ENGINE	?= uml
 DEBUG	?= 0
 V	?= 0
 export ENGINE DEBUG V
-export KERNEL CACHE_DIR FORCE SIGNOFF JOBS RUNS W C CROSS32 PARTS PART
+export KERNEL KERNELS CACHE_DIR FORCE SIGNOFF JOBS RUNS W C CROSS32 PARTS PART
 
 ifeq ($(filter uml qemu,$(ENGINE)),)
 $(error ENGINE=$(ENGINE): uml or qemu)
@@ -63,6 +64,8 @@ help:
 	@echo '                fail for each'
 	@echo '  check-fixes - take each fix away, and put each on the released kernel'
 	@echo '                alone: its test must fail and pass'
+	@echo '  check-kernels - the selftests on stock kernels, those of Debian in qemu: which'
+	@echo '                known faults has each? build/reports/kernels/report.html'
 	@echo '  check-coverage - list the lines of the new files that no test reaches'
 	@echo '  check-library - all tests of the library, at length: real file systems,'
 	@echo '                load, killed servers'
@@ -86,6 +89,7 @@ help:
 	@echo
 	@echo 'Variables: ENGINE=uml|qemu DEBUG=1 KERNEL=tree-or-tarball CACHE_DIR=dir'
 	@echo '           TEST="io_test ..." ARGS="-t name" MUTANT="name ..." FIX="name ..."'
+	@echo '           KERNELS="7.3 6.12 path/to/bzImage" (check-kernels)'
 	@echo '           PARTS="fixes ..." PART=fixes CROSS32=1 V=1 DEBIAN=trixie'
 
 deps:
@@ -134,6 +138,9 @@ check-mutants:
 check-fixes:
 	$(Q)scripts/fixes.sh $(FIX)
 
+check-kernels:
+	$(Q)TEST='$(TEST)' ARGS='$(ARGS)' scripts/kernels.sh
+
 check-coverage:
 	$(Q)scripts/coverage.sh
 
@@ -163,4 +170,4 @@ distclean:
 	$(Q)rm -rf --one-file-system build
 
 .PHONY: help deps tree kernel selftests run_tests shell library bench refresh series deb check \
-	check-mutants check-fixes check-coverage check-library check-repeat clean distclean
+	check-mutants check-fixes check-kernels check-coverage check-library check-repeat clean distclean

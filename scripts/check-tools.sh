@@ -282,6 +282,8 @@ finds "a fault without a test or a reason" "two: neither a Test nor"
 echo 'Untested: no way' >>"$faults/two"
 expect "all of it fits" "$repo/scripts/fixes.sh" --check
 expect "tests of known faults are named" test "$("$repo/scripts/fixes.sh" --tests)" = "io_test a"
+expect "of a release that has them" test "$("$repo/scripts/fixes.sh" --tests 7.3)" = "io_test a"
+expect "and none of an older one" test -z "$("$repo/scripts/fixes.sh" --tests 7.2)"
 expect "the letter names both fixes" sh -c \
 	"'$repo/scripts/fixes.sh' --letter | grep -A 9 '^ 1. fuse: first' | grep -q '^ 2. fuse: second'"
 sed -i 's/^Harm: .*/Harm: some/' "$faults/one"
@@ -472,6 +474,49 @@ expect "another one is" test "$("$vm" --known "$run/known" --summary "$run/ktap.
 expect "skips are listed by reason" test "$(cat "$run/skips")" = '2 skipped: needs <this> & "that"
     io_test: io.zero_copy.reads
     io_test: io.zero_copy.writes'
+
+# Reports of two kernels, of which one is as released and another may have fixes
+kernels=$box/kernels
+mkdir -p "$kernels"/faults "$kernels"/{7.3.4,mine}/boot-1 "$kernels/7.3.4/fault-dies"
+for name in shown gone dies later; do
+	printf '%s\n' "Patch: fuse-$name" "Fault: it is $name" "Harm: hang" "Releases: 6.14-now" \
+		"Test: io_test -t $name" "Kernel: uml" "Dangerous: no" >"$kernels/faults/$name"
+done
+sed -i 's/6.14-now/7.4-now/' "$kernels/faults/later"
+printf '%s\n' release=7.3.4+deb13-amd64 engine=qemu source=Debian stock=yes >"$kernels/7.3.4/kernel"
+printf '%s\n' release=7.3.4-mine engine=qemu source=/boot/mine stock=no >"$kernels/mine/kernel"
+{
+	printf '%s\tio_test\tio.entries.%s\t%s\n' xfail shown 'it hung' pass gone '' \
+		skip dies 'can take down a kernel without the fix' pass later ''
+	printf 'skip\tio_test\tio.pinned.gone\tno buffer rings\n'
+} | tee "$kernels/7.3.4/boot-1/results" >"$kernels/mine/boot-1/results"
+printf 'fail\tio_test\tnever finished\t\n' >"$kernels/7.3.4/fault-dies/results"
+echo 'Kernel panic - not syncing' >"$kernels/7.3.4/fault-dies/kernel.log"
+
+# compare NAME: the report on that kernel
+compare()
+{
+	python3 -B "$WORKSHOP/kernels_report.py" "$kernels" "$kernels/faults" "$kernels" "$1"
+}
+
+expect "a fault that should show and does not is an error" \
+	test "$(compare 7.3.4 | grep FAILED)" = \
+	"FAILED: 7.3.4: gone: should be in 7.3.4+deb13-amd64, but its tests pass"
+expect "but no failed test" test "$(compare 7.3.4 | tail -n 1)" = \
+	"7.3.4: 2 passed, 0 failed, 2 xfail, 1 skipped"
+expect "faults are told by what becomes of the kernel" \
+	test "$(sed -n '2,5s/ *hang */ /p' "$kernels/table" | tr '\n' ,)" = \
+	"dies panics,gone gone,later -,shown yes,"
+expect "a kernel that has a fix is no error" compare mine
+expect "but a result" grep -qE '^gone +hang +fixed$' "$kernels/table"
+printf 'fail\tio_test\tio.entries.reads\tExpected 1 == 2\n' >>"$kernels/mine/boot-1/results"
+sed -i 's/^pass\(.*later\)/fail\1/' "$kernels/mine/boot-1/results"
+expect "a failure that nothing explains is" test "$(compare mine | grep FAILED)" = \
+	"FAILED: mine: io_test: io.entries.later
+FAILED: mine: io_test: io.entries.reads: Expected 1 == 2"
+expect "and so is a fault where the data have none" \
+	grep -qE '^later +hang +new$' "$kernels/table"
+expect "the page says it all" test "$(grep -c 'Expected 1 == 2' "$kernels/report.html")" = 1
 
 # Two machines, in whose place a script says what a guest would.
 mkdir -p "$box/tree/tools/testing/selftests"

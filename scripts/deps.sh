@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# deps.sh [run|check|bench|library|coverage|deb]: installs the Debian packages a job
-# needs and the machine lacks. Does nothing, and asks for nothing, where all are there.
+# deps.sh [run|check|bench|library|coverage|kernels|deb]: installs the Debian packages a
+# job needs and the machine lacks. Does nothing, and asks for nothing, where all are there.
 
 . "$(dirname "$0")/lib.sh" || exit 1
 
@@ -37,9 +37,10 @@ run)	[ "${CROSS32:-0}" != 1 ] || packages="$packages gcc-multilib" ;;
 check)	packages="$packages $check_packages" ;;
 bench)	packages="$packages $check_packages $bench_packages" ;;
 library)	packages="$packages $check_packages $library_packages" ;;
+kernels) packages="$packages qemu-system-x86 busybox-static zstd" ;;
 coverage) packages="$packages gcovr diff-cover" ;;
 deb)	packages="$packages $deb_packages" ;;
-*)	die "no such job '$job': run, check, bench, library, coverage or deb" ;;
+*)	die "no such job '$job': run, check, bench, library, coverage, kernels or deb" ;;
 esac
 
 command -v dpkg-query >/dev/null ||
