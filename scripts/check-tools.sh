@@ -284,6 +284,9 @@ expect "all of it fits" "$repo/scripts/fixes.sh" --check
 expect "tests of known faults are named" test "$("$repo/scripts/fixes.sh" --tests)" = "io_test a"
 expect "of a release that has them" test "$("$repo/scripts/fixes.sh" --tests 7.3)" = "io_test a"
 expect "and none of an older one" test -z "$("$repo/scripts/fixes.sh" --tests 7.2)"
+printf 'Mended: 7.2\nFault: x\nHarm: hang\nReleases: 7.0-7.1\nTest: io_test -t b\nKernel: uml\nDangerous: no\n' >"$faults/old"
+expect "a fault of older kernels needs no patch" "$repo/scripts/fixes.sh" --check
+expect "and is in those" test "$("$repo/scripts/fixes.sh" --tests 7.1)" = "io_test b"
 expect "the letter names both fixes" sh -c \
 	"'$repo/scripts/fixes.sh' --letter | grep -A 9 '^ 1. fuse: first' | grep -q '^ 2. fuse: second'"
 sed -i 's/^Harm: .*/Harm: some/' "$faults/one"

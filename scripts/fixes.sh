@@ -6,6 +6,7 @@
 # lines of "Key: value":
 #
 #   Patch: NAME		in patches/fixes, without .patch
+#   Mended: TEXT		in place of Patch: by which release of Linux
 #   Fault: TEXT		what goes wrong, in one line
 #   Harm: WORD		crash, corruption, leak, data loss, hang, WARN,
 #			wrong error or log flood
@@ -29,7 +30,7 @@
 # NAME is that of a file or a patch. fixes.sh --check only looks whether files and
 # patches fit together and each patch applies to what it needs; fixes.sh --letter
 # prints the table for the cover letter; fixes.sh --tests [RELEASE] what vm.sh -x
-# takes: which tests show a fault (of that release), and where the kernel warns;
+# takes for that release: which tests show a fault, and where the kernel warns;
 # fixes.sh --dangerous RELEASE its faults whose tests may take a kernel down.
 #
 # The table is in build/reports/fixes/table, the logs are beside it.
@@ -38,7 +39,7 @@
 . "$(dirname "$0")/trial.sh" || exit 1
 
 faults=$WORKSHOP/known_faults
-keys="Patch Fault Harm Warns Releases Test Also Kernel Dangerous Untested"
+keys="Patch Mended Fault Harm Warns Releases Test Also Kernel Dangerous Untested"
 harms="crash|corruption|leak|data loss|hang|WARN|wrong error|log flood"
 short=72
 
@@ -165,8 +166,12 @@ check_fault()
 		[[ " $keys " == *" $key "* ]] || complain "$name: an unknown key: $key"
 		[ "$n" = 1 ] || complain "$name: $key twice"
 	done < <(sed 's/:.*//; /^$/d' "$faults/$name" | sort | uniq -c)
-	grep -qxF -e "$(field Patch "$name")" < <(fixes) ||
-		complain "$name: Patch is none of patches/fixes/series"
+	if [ -n "$(field Mended "$name")" ]; then
+		[ -z "$(field Patch "$name")" ] || complain "$name: a Patch, but Mended"
+	else
+		grep -qxF -e "$(field Patch "$name")" < <(fixes) ||
+			complain "$name: Patch is none of patches/fixes/series"
+	fi
 	[ -n "$(field Fault "$name")" ] || complain "$name: no Fault"
 	[ -n "$(field Releases "$name")" ] || complain "$name: no Releases"
 	field Harm "$name" | grep -qxE "$harms" || complain "$name: Harm is none of $harms"
@@ -268,10 +273,10 @@ is_in()
 # For vm.sh -x
 tests()
 {
-	local release=${1:-} name test program words
+	local release=${1:-$KVER} name test program words
 
 	for name in $(names); do
-		[ -z "$release" ] || is_in "$release" "$name" || continue
+		is_in "$release" "$name" || continue
 		while read -r program words; do
 			# Without -t it is the whole program, and nothing that vm.sh can
 			# tell apart.

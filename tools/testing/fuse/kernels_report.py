@@ -44,14 +44,15 @@ class Fault:
     def __init__(self, path, patches):
         data = keys(path, ":")
         self.name = path.name
-        self.text, self.harm, self.patch = data["Fault"], data["Harm"], data["Patch"]
+        self.text, self.harm = data["Fault"], data["Harm"]
+        self.patch, self.mended = data.get("Patch", ""), data.get("Mended", "")
         self.releases = data["Releases"]
         self.tests = self.parse(data.get("Test", ""))
         self.tests_text = data.get("Test", "")
         self.kernel, self.untested = data.get("Kernel", ""), data.get("Untested", "")
         self.subject = self.patch
         mail = patches / f"{self.patch}.patch"
-        if mail.exists():
+        if self.patch and mail.exists():
             head = mail.read_text().split("\n\n")[0].replace("\n ", " ")
             subject = [line for line in head.split("\n") if line.startswith("Subject: ")]
             self.subject = subject[0].split("] ", 1)[-1]
@@ -236,11 +237,13 @@ def fault_entry(fault):
             f"<code>{escape(w)}</code>" for w in words if w != "-t")
     else:
         shown = f"by no test: {escape(fault.untested)}"
+    mended = (f"<b>{escape(fault.subject)}</b> "
+              f"(<code>patches/fixes/{escape(fault.patch)}.patch</code>)"
+              if fault.patch else escape(fault.mended))
     return (f'<dt id="{escape(fault.name)}">{escape(fault.name)}</dt><dd>'
             f"{escape(fault.text)}.<br>Harm: {escape(fault.harm)}. "
             f"Linux {escape(fault.releases)}.<br>"
-            f"Mended by: <b>{escape(fault.subject)}</b> "
-            f"(<code>patches/fixes/{escape(fault.patch)}.patch</code>)<br>"
+            f"Mended by: {mended}<br>"
             f'<span class="soft">Shown: {shown}</span></dd>')
 
 
