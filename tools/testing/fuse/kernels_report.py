@@ -7,6 +7,7 @@ file "kernel" and the report of vm.sh of each boot; missing:VERSION instead of N
 is one that could not be had. Prints a table and writes DIR/table and
 DIR/report.html. Fails where a test said what the data in FAULTS do not.
 """
+import re
 import sys
 from html import escape
 from pathlib import Path
@@ -28,12 +29,13 @@ WORDS = {
     "-": "The release does not have it.",
 }
 
+PRESENT = ["yes", "panics", "hangs", "(yes)", "new"]
 CLASSES = {"(yes)": "said", "-": "none"}
 
 
 def keys(path, separator):
-    pairs = (line.split(separator, 1) for line in path.read_text().splitlines() if separator in line)
-    return {key: value.strip() for key, value in pairs}
+    lines = [line for line in path.read_text().splitlines() if separator in line]
+    return {key: value.strip() for key, value in (line.split(separator, 1) for line in lines)}
 
 
 def version(release):
@@ -74,14 +76,16 @@ class Kernel:
         data = keys(directory / "kernel", "=")
         self.release, self.engine, self.source = data["release"], data["engine"], data["source"]
         self.stock, self.seconds = data["stock"] == "yes", data.get("seconds", "?")
-        self.results, self.shown, self.errors = {}, {}, []
+        self.results, self.shown, self.why, self.errors = {}, {}, {}, []
         for boot in sorted(directory.glob("boot-*")):
             self.read(boot)
         if not self.results:
             self.errors.append("no test program was run: see boot-1/log")
         for (program, name, _), (kind, why) in self.results.items():
             if kind == "fail":
-                self.errors.append(f"{program}: {name}" + (f": {why[:160]}" if why else ""))
+                # Without where it was and the last line, which say no more
+                why = re.sub(r"^\S+[.]c:\d+:\w+:| \w+: Test failed$", "", why)[:160]
+                self.errors.append(f"{program}: {name}" + (f": {why}" if why else ""))
 
     @staticmethod
     def rows(boot):
@@ -125,8 +129,19 @@ class Kernel:
             return "panics" if "Kernel panic" in log.read_text(errors="replace") else "hangs"
         return "yes" if bad else None
 
+    def passing(self, fault):
+        """Those of its tests that ran and did not fail for any way to set up a queue"""
+        for test in sorted(fault.tests):
+            kinds = set(self.of({test}).values())
+            if "pass" in kinds and not kinds & {"fail", "xfail"}:
+                yield test[1]
+
     def look(self, fault):
         died = self.read_fault(fault)
+        can_show = fault.kernel in SHOWN[self.engine] and fault.is_in(self.release)
+        if self.stock and can_show and died not in ("panics", "hangs"):
+            self.errors += [f"{fault.name}: should be in {self.release}, but {test} passes"
+                            for test in self.passing(fault)]
         kinds = set(self.of(fault.tests).values())
         if not fault.is_in(self.release):
             word = "new" if kinds & {"fail", "xfail"} else "-"
@@ -134,21 +149,24 @@ class Kernel:
             word = died
         elif kinds & {"fail", "xfail"}:
             word = "yes"
-        elif "pass" not in kinds or fault.kernel not in SHOWN[self.engine]:
+        elif "pass" not in kinds or not can_show:
             word = "(yes)"
-        elif self.stock:
-            word = "gone"
-            self.errors.append(f"{fault.name}: should be in {self.release}, but its tests pass")
         else:
-            word = "fixed"
+            word = "gone" if self.stock else "fixed"
         self.shown[fault.name] = word
+        self.why[fault.name] = "" if word != "(yes)" else "; ".join(sorted(
+            {self.results[key][1] for key, kind in self.of(fault.tests).items() if kind == "skip"}))
+
+    def explain(self, fault):
+        why = self.why[fault.name]
+        return WORDS[self.shown[fault.name]] + (f" Skipped: {why}." if why else "")
 
     def counts(self):
         kinds = [kind for kind, _ in self.results.values()]
         return [kinds.count(kind) for kind in ("pass", "fail", "xfail", "skip")]
 
     def has(self, faults):
-        return [f for f in faults if self.shown[f.name] in ("yes", "panics", "hangs", "(yes)", "new")]
+        return [f for f in faults if self.shown[f.name] in PRESENT]
 
 
 COUNTS = ["passed", "failed", "xfail", "skipped"]
@@ -187,7 +205,8 @@ th, td { border-bottom: 1px solid var(--line); padding: .25rem .6rem; text-align
   vertical-align: top; }
 thead th { position: sticky; top: 0; background: var(--back); }
 td.number { text-align: right; }
-td.yes { background: var(--bad); } td.panics, td.hangs, td.new, td.gone { background: var(--worse); }
+td.yes { background: var(--bad); }
+td.panics, td.hangs, td.new, td.gone { background: var(--worse); }
 td.said { background: var(--said); } td.fixed { background: var(--good); }
 code { font-size: .85em; overflow-wrap: anywhere; }
 summary { cursor: pointer; } details { margin: .5rem 0; }
@@ -222,12 +241,15 @@ def kernel_rows(kernels, faults):
                   [f'<td class="number">{count}</td>' for count in k.counts()])
 
 
+def cell(word, title):
+    return f'<td class="{CLASSES.get(word, word)}" title="{escape(title)}">{word}</td>'
+
+
 def fault_rows(kernels, faults):
     for f in faults:
         yield row([f'<th scope="row"><a href="#{escape(f.name)}">{escape(f.name)}</a></th>',
                    escape(f.harm)] +
-                  [f'<td class="{CLASSES.get(k.shown[f.name], k.shown[f.name])}" title="{escape(WORDS[k.shown[f.name]])}">'
-                   f"{k.shown[f.name]}</td>" for k in kernels] + [escape(f.text)])
+                  [cell(k.shown[f.name], k.explain(f)) for k in kernels] + [escape(f.text)])
 
 
 def fault_entry(fault):
@@ -251,7 +273,8 @@ def kernel_details(kernel):
     reasons = {}
     for (program, name, _), (kind, why) in kernel.results.items():
         if kind in ("skip", "xfail"):
-            reasons.setdefault((kind, why if kind == "skip" else ""), []).append(f"{program}: {name}")
+            key = (kind, why if kind == "skip" else "")
+            reasons.setdefault(key, []).append(f"{program}: {name}")
     parts = []
     for (kind, why), tests in sorted(reasons.items(), key=lambda item: -len(item[1])):
         what = f"skipped: {why}" if kind == "skip" else "failed, as known"
