@@ -301,6 +301,10 @@ finds "a fix that needs more than it says" "second.patch does not apply"
 
 refuse "an engine nobody has" "uml or qemu" env ENGINE=vax "$repo/scripts/kernel.sh"
 refuse "a kernel nobody built" "build it first" "$vm" -k "$box/none"
+refuse "an image that is not there" "there is no $box/none" \
+	env KERNELS="7.3 $box/none" "$repo/scripts/kernels.sh"
+refuse "a kernel of no kind" "neither a version, a path nor uml" \
+	env KERNELS=stock "$repo/scripts/kernels.sh"
 
 # The judge of kernel logs: every sample line must be seen, and nothing in the
 # log of a healthy boot.

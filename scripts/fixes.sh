@@ -17,6 +17,7 @@
 #			others that fail by it
 #   Kernel: KIND	the plainest that shows it: uml, uml-debug, qemu,
 #			qemu-debug or qemu-module
+#   Race: yes		its test may miss it, so that a pass tells nothing
 #   Dangerous: yes|no	may the test take an unfixed kernel down?
 #   Untested: REASON	in place of Test, Kernel and Dangerous
 #
@@ -39,7 +40,7 @@
 . "$(dirname "$0")/trial.sh" || exit 1
 
 faults=$WORKSHOP/known_faults
-keys="Patch Mended Fault Harm Warns Releases Test Also Kernel Dangerous Untested"
+keys="Patch Mended Fault Harm Warns Releases Test Also Kernel Race Dangerous Untested"
 harms="crash|corruption|leak|data loss|hang|WARN|wrong error|log flood"
 short=72
 
@@ -187,6 +188,8 @@ check_fault()
 	while read -r test _; do
 		known_program "$test" || complain "$name: ${test:-nothing} is no test program"
 	done < <(field Also "$name" | tr ';' '\n')
+	[ -z "$(field Race "$name")" ] || [ "$(field Race "$name")" = yes ] ||
+		complain "$name: Race is yes, if anything"
 	field Dangerous "$name" | grep -qxE 'yes|no' || complain "$name: Dangerous is yes or no"
 }
 
