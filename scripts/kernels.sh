@@ -28,7 +28,7 @@ default="uml 7.3 7.2 7.1 6.18 6.12"
 # What mounts the root, and what the tests use where it is a module
 modules=(virtio_pci 9pnet_virtio 9p fuse cuse loop)
 # Seconds for a whole run, and for one test that may hang
-limit=3600 limit_of_one=120
+limit=3600 limit_of_one=240
 
 names_of_packages='^linux-(binary|image|modules)-[0-9][0-9.]*(-[0-9]+)?([+][a-z0-9.]+)?-amd64$'
 
