@@ -10,7 +10,7 @@
 #   Fault: TEXT		what goes wrong, in one line
 #   Harm: WORD		crash, corruption, leak, data loss, hang, WARN,
 #			wrong error or log flood
-#   Warns: FUNCTION	where the kernel does
+#   Warns: FUNCTION...	where the kernel does, which inlining may change
 #   Releases: A-B	of Linux, or A-now
 #   Test: PROGRAM [-t TEST...]
 #   Also: PROGRAM -t TEST...[; PROGRAM -t TEST...]
@@ -287,7 +287,9 @@ tests()
 				[ "$test" = -t ] || echo "$program $test"
 			done
 		done < <({ field Test "$name" && field Also "$name"; } | tr ';' '\n')
-		field Warns "$name" | sed 's/^/WARNING /'
+		for words in $(field Warns "$name"); do
+			echo "WARNING $words"
+		done
 	done
 }
 
