@@ -37,7 +37,9 @@ run)	[ "${CROSS32:-0}" != 1 ] || packages="$packages gcc-multilib" ;;
 check)	packages="$packages $check_packages" ;;
 bench)	packages="$packages $check_packages $bench_packages" ;;
 library)	packages="$packages $check_packages $library_packages" ;;
-kernels) packages="$packages qemu-system-x86 busybox-static zstd" ;;
+kernels) packages="$packages qemu-system-x86 busybox-static zstd"
+	# Debian 12 has it in qemu-system-common.
+	! apt-cache show virtiofsd >/dev/null 2>&1 || packages="$packages virtiofsd" ;;
 coverage) packages="$packages gcovr diff-cover" ;;
 deb)	packages="$packages $deb_packages" ;;
 *)	die "no such job '$job': run, check, bench, library, coverage, kernels or deb" ;;
