@@ -149,7 +149,8 @@ while getopts e:k:S:O:r:T:P:a:c:R:E:u:p:m:n:t:M:I:x:Vijsh opt; do
 	x)	known=$(realpath "$OPTARG") ;;
 	M)	modules=$(realpath "$OPTARG") ;;
 	I)	initramfs=$(realpath "$OPTARG") ;;
-	V)	virtiofsd=$(find_virtiofsd) || die "virtiofsd is missing: install it or qemu-system-common" ;;
+	V)	virtiofsd=$(find_virtiofsd) ||
+			die "virtiofsd is missing: install it or qemu-system-common" ;;
 	i)	icount=1 ;;
 	j)	machines=2 ;;
 	s)	shell=1 ;;
@@ -360,11 +361,14 @@ boot_qemu()
 		-smp "$cpus" -m "$memory" -kernel "$image" "${more[@]}" \
 		"${shares[@]}" \
 		-serial file:"$dir/kernel.log" -serial stdio \
-		-append "root=root rootfstype=$type ${root:+rootflags=$root} ro console=ttyS0 tsc=nowatchdog \
-			vm_terminal=ttyS1 $params vm_report=$dir" \
+		-append "root=root rootfstype=$type ${root:+rootflags=$root} ro console=ttyS0 \
+			tsc=nowatchdog vm_terminal=ttyS1 $params vm_report=$dir" \
 		2>>"$dir/engine.log"
 	rc=$?
-	[ -z "$sockets" ] || { kill "${daemons[@]}" 2>/dev/null; rm -rf --one-file-system "$sockets"; }
+	if [ -n "$sockets" ]; then
+		kill "${daemons[@]}" 2>/dev/null
+		rm -rf --one-file-system "$sockets"
+	fi
 	return $rc
 }
 

@@ -108,6 +108,7 @@ path_of()
 state()
 {
 	local process own='^$'
+	local counters='dentry-state|file-nr|tainted|inode-(nr|state)|ns_last_pid'
 
 	[ -z "${FUSE_MODULES:-}" ] ||
 		own='fusectl|/dev/c?fuse|/sys/(fs|module)/fuse/|/proc/sys/fs/fuse/'
@@ -123,7 +124,7 @@ state()
 		# What counts by itself, or cannot be read
 		grep -rsI . /proc/sys/{dev,fs,kernel,user,vm} /sys/module/*/parameters \
 			/sys/kernel/mm /sys/kernel/debug/fail* /sys/block/loop*/loop |
-			grep -vE '/(dentry-state|file-nr|tainted|inode-(nr|state)|ns_last_pid|random/.*):'
+			grep -vE "/($counters|random/.*):"
 	} | grep -vE "$own"
 }
 
