@@ -26,7 +26,7 @@ out=$REPORTS/kernels
 store=$CACHE_DIR/kernels
 default="uml 7.3 7.2 7.1 6.18 6.12"
 # What mounts the root, and what the tests use where it is a module
-modules=(virtio_pci 9pnet_virtio 9p fuse cuse loop)
+modules=(virtio_pci 9pnet_virtio 9p fuse cuse loop ext4)
 # Seconds for a whole run, and for one test that may hang
 limit=3600 limit_of_one=240
 
