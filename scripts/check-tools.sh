@@ -516,6 +516,7 @@ expect "faults are told by what becomes of the kernel" \
 	"dies crashes,gone gone,later -,shown yes,"
 expect "a kernel that has a fix is no error" compare mine
 expect "but a result" grep -qE '^gone +hang +fixed$' "$kernels/table"
+expect "what no test shows there is open" grep -qE '^dies +hang +[?]$' "$kernels/table"
 printf 'fail\tio_test\tio.entries.reads\tExpected 1 == 2\n' >>"$kernels/mine/boot-1/results"
 sed -i 's/^pass\(.*later\)/fail\1/' "$kernels/mine/boot-1/results"
 expect "a failure that nothing explains is" test "$(compare mine | grep FAILED)" = \

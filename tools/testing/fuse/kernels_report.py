@@ -25,11 +25,12 @@ WORDS = {
     "gone": "The data say it is there, but its tests pass.",
     "new": "A test shows it in a release that should not have it.",
     "(yes)": "The release has it; no test that ran here could show it.",
+    "?": "The release has it; whether this kernel does, no test that ran here could show.",
     "-": "The release does not have it.",
 }
 
 PRESENT = ["yes", "crashes", "hangs", "(yes)", "new"]
-CLASSES = {"(yes)": "said", "-": "none"}
+CLASSES = {"(yes)": "said", "?": "said", "-": "none"}
 
 
 def keys(path, separator):
@@ -119,10 +120,9 @@ class Kernel:
             if program != "run":
                 number = fault.name if name == "never finished" else ""
                 self.results[program, name, number] = ("xfail" if kind == "fail" else kind, why)
-        log = boot / "kernel.log"
         if not alive:
-            crashed = re.search("Kernel panic|kernel BUG at|Oops: ", log.read_text(errors="replace"))
-            return "crashes" if crashed else "hangs"
+            log = (boot / "kernel.log").read_text(errors="replace")
+            return "crashes" if re.search("Kernel panic|kernel BUG at|Oops: ", log) else "hangs"
         return "yes" if bad else None
 
     def passing(self, fault):
@@ -147,11 +147,11 @@ class Kernel:
         elif kinds & {"fail", "xfail"}:
             word = "yes"
         elif "pass" not in kinds or not can_show:
-            word = "(yes)"
+            word = "(yes)" if self.stock else "?"
         else:
             word = "gone" if self.stock else "fixed"
         self.shown[fault.name] = word
-        self.why[fault.name] = "" if word != "(yes)" else "; ".join(sorted(
+        self.why[fault.name] = "" if word not in ("(yes)", "?") else "; ".join(sorted(
             {self.results[key][1] for key, kind in self.of(fault.tests).items() if kind == "skip"}))
 
     def explain(self, fault):
