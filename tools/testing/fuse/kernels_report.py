@@ -113,6 +113,9 @@ class Kernel:
         boot = self.dir / f"fault-{fault.name}"
         if not boot.is_dir():
             return None
+        if not (boot / "kernel.log").exists():
+            self.errors.append(f"{fault.name}: was not run: see {boot.name}/log")
+            return None
         alive = (boot / "verdict").exists()
         bad = not alive
         for kind, program, name, why in self.rows(boot):
