@@ -121,10 +121,14 @@ state()
 		done | grep -vE ' (cat|diff|grep|sort)$' | sort -u
 		echo /sys/fs/fuse/connections/*
 		sed 's/^/limit: /' /proc/self/limits
-		# What counts by itself, or cannot be read
-		grep -rsI . /proc/sys/{dev,fs,kernel,user,vm} /sys/module/*/parameters \
-			/sys/kernel/mm /sys/kernel/debug/fail* /sys/block/loop*/loop |
-			grep -vE "/($counters|random/.*):"
+		{
+			# What nobody can write, DAMON and khugepaged write, in the kernels
+			# of distributions. The names below count by themselves, too, or
+			# cannot be read.
+			find /proc/sys/{dev,fs,kernel,user,vm} /sys/module/*/parameters \
+				/sys/kernel/mm -type f -perm /222 -exec grep -sHI . {} +
+			grep -rsI . /sys/kernel/debug/fail* /sys/block/loop*/loop
+		} | grep -vE "/($counters|random/.*):"
 	} | grep -vE "$own"
 }
 
