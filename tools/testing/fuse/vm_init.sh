@@ -114,8 +114,10 @@ state()
 		own='fusectl|/dev/c?fuse|/sys/(fs|module)/fuse/|/proc/sys/fs/fuse/'
 	{
 		sort /proc/mounts
+		# Less what mount(8) and sshd keep for the next time that they run
 		find /tmp /var/tmp /dev /dev/shm /run -xdev \
-			-path /run/report -prune -o -print | sort
+			\( -path /run/report -o -path /run/mount -o -path /run/sshd \) \
+			-prune -o -print | sort
 		for process in /proc/[0-9]*; do
 			[ ! -e "$process/exe" ] || echo "process $(cat "$process/comm")"
 		done | grep -vE ' (cat|diff|grep|sort)$' | sort -u
