@@ -95,8 +95,9 @@ scan()
 {
 	local expected
 
+	# "at FILE:LINE FUNCTION", "FILE:LINE at FUNCTION" or "at FUNCTION", by release
 	expected=$([ -z "$known" ] ||
-		sed -n 's/^WARNING \([A-Za-z0-9_]*\)$/WARNING: .* \1[+.]/p' "$known" |
+		sed -n 's/^WARNING \([A-Za-z0-9_]*\)$/WARNING: .*(at|:[0-9]+) \1[+.]/p' "$known" |
 		paste -s -d '|')
 	! grep -a -n -E "$complaints" "$1" |
 		awk -v others="$races_of_others" -v ours="$ours" -v expected="$expected" '
