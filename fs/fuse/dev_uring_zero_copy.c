@@ -116,9 +116,10 @@ void fuse_zero_copy_unregister(struct io_uring_cmd *cmd,
 }
 
 /**
- * fuse_zero_copy_wait_release() - does a request have to wait for its pages?
+ * fuse_zero_copy_end() - take the pages of a request back
  * @ent: the entry that had it
  * @req: the request, which is committed and was zero-copied
+ * @issue_flags: those of the entry's command
  *
  * Operations in flight, and clones of the table, can hold references on the
  * buffer when it is out of the table. The request then ends with the last of
@@ -127,21 +128,19 @@ void fuse_zero_copy_unregister(struct io_uring_cmd *cmd,
  * Return: true if fuse_zero_copy_release() ends the request, false if the
  *	   caller has to
  */
-bool fuse_zero_copy_wait_release(struct fuse_ring_ent *ent,
-				 struct fuse_req *req)
+bool fuse_zero_copy_end(struct fuse_ring_ent *ent, struct fuse_req *req,
+			unsigned int issue_flags)
 {
 	struct fuse_ring_queue *queue = ent->queue;
 	struct fuse_zero_copy *zc = ent->zc;
 	bool wait = false;
-	bool released;
 
+	if (ent->cmd)
+		fuse_zero_copy_unregister(ent->cmd, ent, issue_flags);
 	ent->zc = NULL;
 
-	spin_lock(&zc->lock);
-	released = zc->released;
-	spin_unlock(&zc->lock);
-
-	if (unlikely(!released)) {
+	/* pairs with smp_store_release() in fuse_zero_copy_release() */
+	if (unlikely(!smp_load_acquire(&zc->released))) {
 		spin_lock(&queue->lock);
 		spin_lock(&zc->lock);
 		if (!zc->released && queue->stopped) {
@@ -216,7 +215,8 @@ static void fuse_zero_copy_release(void *priv)
 
 	/* The buffer is freed when this returns. */
 	spin_lock(&zc->lock);
-	zc->released = true;
+	/* The pages are put: a commit may look without the lock. */
+	smp_store_release(&zc->released, true);
 	req = zc->req;
 	zc->req = NULL;
 	spin_unlock(&zc->lock);
@@ -363,13 +363,12 @@ int fuse_zero_copy_check_slot(struct io_uring_cmd *cmd,
 void fuse_zero_copy_check_folio_refs(struct fuse_req *req)
 {
 	struct fuse_args *args = req->args;
-	struct fuse_args_pages *ap;
+	struct fuse_args_pages *ap = container_of(args, typeof(*ap), args);
 	unsigned int i;
 
-	if (!args->zero_copy || !args->user_pages || args->is_pinned)
+	if (!args->user_pages || args->is_pinned)
 		return;
 
-	ap = container_of(args, typeof(*ap), args);
 	for (i = 0; i < ap->num_folios; i++) {
 		struct folio *folio = ap->folios[i];
 

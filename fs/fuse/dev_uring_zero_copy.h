@@ -26,8 +26,8 @@ bool fuse_zero_copy_cmd_ok(struct fuse_ring_ent *ent,
 void fuse_zero_copy_unregister(struct io_uring_cmd *cmd,
 			       struct fuse_ring_ent *ent,
 			       unsigned int issue_flags);
-bool fuse_zero_copy_wait_release(struct fuse_ring_ent *ent,
-				 struct fuse_req *req);
+bool fuse_zero_copy_end(struct fuse_ring_ent *ent, struct fuse_req *req,
+			unsigned int issue_flags);
 
 bool fuse_zero_copy_abort_wait(struct fuse_req *req);
 void fuse_zero_copy_revoke(struct fuse_zero_copy *zc);
