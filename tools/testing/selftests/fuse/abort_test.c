@@ -3,9 +3,11 @@
  * An abort while the owner of the mount changes its limits.
  */
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -17,6 +19,7 @@
 #define MAX_WRITE (8 * KIB)
 #define FILE_SIZE (1024 * KIB)
 #define ROUNDS 25
+#define NR_LISTENERS 400
 #define SLOW_TEST_S 120		/* for an emulated debug kernel */
 
 FIXTURE(abort)
@@ -126,20 +129,51 @@ static void start_writers(struct __test_metadata *_metadata,
 	}
 }
 
+/*
+ * Clones of the device that want SIGIO. An abort signals each after it has lifted
+ * the limit and before it looks at the queues, which gives the setter time.
+ */
+static int open_listeners(const struct fuse_mount *mount, int fds[])
+{
+	__u32 mount_fd = mount->dev_fd;
+	unsigned int n;
+
+	for (n = 0; n < NR_LISTENERS; n++) {
+		fds[n] = open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+		if (fds[n] < 0 ||
+		    ioctl(fds[n], FUSE_DEV_IOC_CLONE, &mount_fd) ||
+		    fcntl(fds[n], F_SETOWN, getpid()) ||
+		    fcntl(fds[n], F_SETFL, O_NONBLOCK | O_ASYNC))
+			return -errno;
+	}
+	return 0;
+}
+
+static void close_listeners(const int fds[])
+{
+	unsigned int n;
+
+	for (n = 0; n < NR_LISTENERS; n++)
+		close(fds[n]);
+}
+
 TEST_F_TIMEOUT(abort, ends_background_requests_whatever_their_limit_is,
 	       SLOW_TEST_S)
 {
 	struct setter setter = { .mount = &self->mount };
 	struct client writer[2], process;
+	int listeners[NR_LISTENERS];
 	unsigned int round, n;
 	long result;
 
+	signal(SIGIO, SIG_IGN);
 	setter.times = mmap(NULL, sizeof(*setter.times), PROT_READ | PROT_WRITE,
 			    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, setter.times);
 	for (round = 0; round < ROUNDS; round++) {
 		ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &variant->mode));
 		start_writers(_metadata, self, writer);
+		ASSERT_EQ(0, open_listeners(&self->mount, listeners));
 		*setter.times = 0;
 		ASSERT_EQ(0, server_start(&process, set_limit_until_the_end,
 					  &setter));
@@ -150,6 +184,7 @@ TEST_F_TIMEOUT(abort, ends_background_requests_whatever_their_limit_is,
 			if (result != -ENOTCONN && result != -EIO)
 				ASSERT_EQ(-ECONNABORTED, result);
 		}
+		close_listeners(listeners);
 		mount_close(&self->mount);
 		ASSERT_EQ(0, server_kill(&process));
 		ASSERT_EQ(0, open_mount(self));
