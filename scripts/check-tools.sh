@@ -395,6 +395,26 @@ ok 1 selftests: fuse: a_test
 # selftests: fuse: b_test
 ok 2 selftests: fuse: b_test # SKIP
 END
+counts "a program that skips itself does, too" "1 passed, 0 failed, 1 skipped" <<'END'
+# selftests: fuse: a_test
+# TAP version 13
+# 1..0 # SKIP no buffer rings
+ok 1 selftests: fuse: a_test # SKIP
+# selftests: fuse: b_test
+ok 2 selftests: fuse: b_test
+END
+expect "and says why" grep -qx 'skipped: a_test (no buffer rings)' < <("$vm" --summary "$box/ktap")
+counts "variants that are left out are no tests" "1 passed, 0 failed, 0 skipped" <<'END'
+# selftests: fuse: io_test
+# TAP version 13
+# # not run, kernel has no rings (BUFRING is not offered): bufring pinned
+# 1..1
+# ok 1 io.entries.reads
+ok 1 selftests: fuse: io_test
+END
+expect "but the summary says so" grep -qxF \
+	'not run: variants in 1 programs (kernel has no rings (BUFRING is not offered))' \
+	< <("$vm" --summary "$box/ktap")
 counts "a crash after the last test is a failure" "1 passed, 1 failed, 0 skipped" <<'END'
 # selftests: fuse: io_test
 # 1..1
@@ -444,6 +464,7 @@ printf '# selftests: fuse: io_test
 # not ok 2 io.pinned.writes
 # ok 3 io.zero_copy.reads # SKIP needs <this> & "that"
 # ok 4 io.zero_copy.writes # SKIP needs <this> & "that"
+# # not run, no rings: bufring pinned
 not ok 1 selftests: fuse: io_test # exit=1
 ' >"$run/ktap.log"
 seq 10 0.25 12.5 >"$run/ktap.times"
@@ -480,7 +501,10 @@ expect "another one is" test "$("$vm" --known "$run/known" --summary "$run/ktap.
 	tail -n 1)" = "1 passed, 1 failed, 2 skipped"
 expect "skips are listed by reason" test "$(cat "$run/skips")" = '2 skipped: needs <this> & "that"
     io_test: io.zero_copy.reads
-    io_test: io.zero_copy.writes'
+    io_test: io.zero_copy.writes
+not run: no rings
+    io_test: bufring pinned'
+expect "what is left out is no result like others" test "$(grep -c '^out	io_test	' "$run/results")" = 2
 
 # Reports of two kernels, of which one is as released and another may have fixes
 kernels=$box/kernels

@@ -1209,4 +1209,4 @@ TEST_F_TIMEOUT(fuzz, a_mount_survives_any_first_register, SLOW_TEST_S)
 	}
 }
 
-TEST_HARNESS_MAIN
+FUSE_TEST_MAIN(NEEDS_RING)

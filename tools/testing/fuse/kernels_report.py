@@ -155,7 +155,12 @@ class Kernel:
             word = "gone" if self.stock else "fixed"
         self.shown[fault.name] = word
         self.why[fault.name] = "" if word not in ("(yes)", "?") else "; ".join(sorted(
-            {self.results[key][1] for key, kind in self.of(fault.tests).items() if kind == "skip"}))
+            self.skipped(fault)))
+
+    def skipped(self, fault):
+        """Why its tests were, one by one or with their whole program"""
+        tests = fault.tests | {(program, program) for program, _ in fault.tests}
+        return {self.results[key][1] for key, kind in self.of(tests).items() if kind == "skip"}
 
     def explain(self, fault):
         why = self.why[fault.name]
@@ -272,12 +277,13 @@ def fault_entry(fault):
 def kernel_details(kernel):
     reasons = {}
     for (program, name, _), (kind, why) in kernel.results.items():
-        if kind in ("skip", "xfail"):
-            key = (kind, why if kind == "skip" else "")
+        if kind in ("skip", "xfail", "out"):
+            key = (kind, why if kind != "xfail" else "")
             reasons.setdefault(key, []).append(f"{program}: {name}")
     parts = []
     for (kind, why), tests in sorted(reasons.items(), key=lambda item: -len(item[1])):
-        what = f"skipped: {why}" if kind == "skip" else "failed, as known"
+        what = {"skip": f"skipped: {why}", "out": f"variants not run: {why}",
+                "xfail": "failed, as known"}[kind]
         parts.append(f"<details><summary>{len(tests)} {escape(what)}</summary><code>" +
                      "<br>".join(map(escape, tests)) + "</code></details>")
     return f"<h3>{escape(kernel.name)}</h3>" + ("".join(parts) or "<p>All passed.</p>")

@@ -8,9 +8,10 @@
 # too.
 #
 # -v junit=FILE	writes a JUnit file too
-# -v skips=FILE	and a list of the skipped tests by reason
+# -v skips=FILE	and a list of the skipped tests by reason, and of the variants that
+#			programs left out: these are no tests, and do not count
 # -v results=FILE	and a line for each test: pass, xfail, skip or fail, PROGRAM, NAME
-#			and why, with tabs between them
+#			and why, with tabs between them; or out and a VARIANT
 # -v times=FILE	has a time stamp in seconds for each line of the log
 # -v faults=FILE	has a line for each failure that the log cannot show
 # -v known=FILE		has "PROGRAM TEST" for each test, of whatever fixture and
@@ -63,6 +64,18 @@ function skip(prog, name, line, seconds,	why)
 	skipped[why] = skipped[why] (skipped[why] ? "\n" : "") n
 }
 
+# What a program says that it leaves out: why, and which variants
+function leave_out(why, variants,	some, list, i)
+{
+	if (!(why in out_for))
+		out_reason[++nr_out_reasons] = why
+	out_for[why]++
+	out[why] = out[why] "    " prog ": " variants "\n"
+	some = split(variants, list, " ")
+	for (i = 1; i <= some; i++)
+		out_results = out_results "out\t" prog "\t" list[i] "\t" why "\n"
+}
+
 # Seconds since the last result or the start of the test
 function elapsed(	begin)
 {
@@ -113,6 +126,7 @@ function never_finished()
 		never_finished()
 	prog = $NF
 	inner = planned = bad = nothing = 0
+	because = ""
 	diagnostics = ""
 	begun = now
 	next
@@ -122,6 +136,8 @@ function never_finished()
 	split($2, plan, /\.\./)
 	planned = plan[2] + 0
 	nothing = !planned
+	if (nothing && /# SKIP/)
+		because = $0
 	next
 }
 
@@ -157,7 +173,7 @@ function never_finished()
 		planned_but_not_reported("")
 	if (!inner) {
 		if (/# SKIP/)
-			skip(prog, prog, $0, elapsed())
+			skip(prog, prog, because ? because : $0, elapsed())
 		else if (nothing)
 			skip(prog, prog, "no test was selected", elapsed())
 		else if (/# XFAIL/)
@@ -189,6 +205,14 @@ function never_finished()
 }
 
 /^# # +(OK|FAIL|SKIP) / {
+	next
+}
+
+prog && /^# # not run, .+: / {
+	line = $0
+	sub(/^# # not run, /, "", line)
+	match(line, /: [^:]*$/)
+	leave_out(substr(line, 1, RSTART - 1), substr(line, RSTART + 2))
 	next
 }
 
@@ -275,6 +299,8 @@ function write_skips(	r, i, some, list)
 		for (i = 1; i <= some; i++)
 			printf "    %s: %s\n", progs[list[i]], names[list[i]] >skips
 	}
+	for (r = 1; r <= nr_out_reasons; r++)
+		printf "not run: %s\n%s", out_reason[r], out[out_reason[r]] >skips
 	close(skips)
 }
 
@@ -288,6 +314,7 @@ function write_results(	i, kind, why)
 		gsub(/[\n\t]/, " ", why)
 		printf "%s\t%s\t%s\t%s\n", kind, progs[i], names[i], why >results
 	}
+	printf "%s", out_results >results
 	close(results)
 }
 
@@ -308,6 +335,9 @@ END {
 			line = line sprintf(" and %d more", some - 3)
 		printf "skipped: %s (%s)\n", line, reason[i]
 	}
+	for (i = 1; i <= nr_out_reasons; i++)
+		printf "not run: variants in %d programs (%s)\n",
+			out_for[out_reason[i]], out_reason[i]
 	for (i = 1; i <= nr_expected; i++)
 		printf "known fault: %s\n", expected[i]
 	for (i = 1; i <= n; i++)

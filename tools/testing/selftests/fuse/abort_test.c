@@ -191,4 +191,4 @@ TEST_F_TIMEOUT(abort, ends_background_requests_whatever_their_limit_is,
 	}
 }
 
-TEST_HARNESS_MAIN
+FUSE_TEST_MAIN(NEEDS_RING)

@@ -468,4 +468,4 @@ TEST(a_reply_to_a_payload_buffer_at_null_fails_the_request)
 	test_fs_close(&fs);
 }
 
-TEST_HARNESS_MAIN
+FUSE_TEST_MAIN(NEEDS_RING)

@@ -455,4 +455,4 @@ TEST_F_TIMEOUT(buffers, a_request_times_out_while_it_waits_for_a_buffer,
 	EXPECT_EQ(-1, client_wait(&call.client, WAIT_MS));
 }
 
-TEST_HARNESS_MAIN
+FUSE_TEST_MAIN(NEEDS_BUFPOOLS, NEEDS_BUFRINGS)

@@ -109,4 +109,4 @@ TEST_F(bufpool_memory, in_no_registered_buffer_is_refused)
 	check_refused(_metadata, self, EFAULT);
 }
 
-TEST_HARNESS_MAIN
+FUSE_TEST_MAIN(NEEDS_BUFPOOLS)

@@ -202,4 +202,4 @@ TEST_F(sizes, offsets_count_in_the_order_of_adding)
 	EXPECT_NE(0, client_wait(&client, WAIT_MS));
 }
 
-TEST_HARNESS_MAIN
+FUSE_TEST_MAIN(NEEDS_BUFPOOL_SIZES)

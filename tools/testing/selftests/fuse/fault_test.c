@@ -294,4 +294,4 @@ TEST_F_TIMEOUT(fault, every_allocation_for_requests_may_fail, SLOW_TEST_S)
 	EXPECT_EQ(0, wait_until_pinned_is(0));
 }
 
-TEST_HARNESS_MAIN
+FUSE_TEST_MAIN(NEEDS_RING)

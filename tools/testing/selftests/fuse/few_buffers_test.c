@@ -36,21 +36,9 @@ FIXTURE_VARIANT(few_buffers)
 			       { 128 * KIB, 1 }, { MIB, 1 } }
 
 ADD_POOL_VARIANTS(few_buffers, ONE_BUFFER);
-
-FIXTURE_VARIANT_ADD(few_buffers, bufring_4_pools)
-{
-	.mode = { MODE_bufring, ONE_PER_POOL },
-};
-
-FIXTURE_VARIANT_ADD(few_buffers, pinned_4_pools)
-{
-	.mode = { MODE_pinned, ONE_PER_POOL },
-};
-
-FIXTURE_VARIANT_ADD(few_buffers, zero_copy_4_pools)
-{
-	.mode = { MODE_zero_copy, ONE_PER_POOL },
-};
+ADD_VARIANT_AS(few_buffers, bufring_4_pools, MODE_bufring, ONE_PER_POOL);
+ADD_VARIANT_AS(few_buffers, pinned_4_pools, MODE_pinned, ONE_PER_POOL);
+ADD_VARIANT_AS(few_buffers, zero_copy_4_pools, MODE_zero_copy, ONE_PER_POOL);
 
 FIXTURE_SETUP(few_buffers)
 {
@@ -119,4 +107,4 @@ TEST_F_TIMEOUT(few_buffers, serve_many_clients, SLOW_TEST_S)
 		EXPECT_EQ(0, client_wait(&client[n], SLOW_TEST_S * 1000));
 }
 
-TEST_HARNESS_MAIN
+FUSE_TEST_MAIN(NEEDS_BUFPOOLS, NEEDS_BUFRINGS)

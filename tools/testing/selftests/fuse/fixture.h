@@ -278,6 +278,41 @@ bool has_privilege(unsigned int capability);
 #define NO_BUFPOOL_SIZES						\
 	"kernel has fuse buffer pools of one size only (ADD_BUFPOOL takes no other)"
 
+/*
+ * What a kernel does not offer is no test to skip: a program leaves out such
+ * variants, with a line that names them, unless the command line selects what is
+ * to run. It asks before the first test runs, on a mount of its own.
+ */
+#define NEEDS_RING		0
+#define NEEDS_BUFPOOLS		_BITUL(0)
+#define NEEDS_BUFPOOL_SIZES	(NEEDS_BUFPOOLS | _BITUL(1))
+#define NEEDS_BUFRINGS		_BITUL(2)
+
+struct noted_variant {
+	const char *name;
+	struct queue_mode mode;
+	struct noted_variant *next;
+};
+
+void note_variant(struct noted_variant *variant);
+/* Never returns. The end of any_of is 0. */
+__noreturn
+void run_what_is_offered(int argc, char **argv, const unsigned int *any_of,
+			 int (*run)(int argc, char **argv));
+
+/*
+ * In place of TEST_HARNESS_MAIN, with what all of the program's tests need: one
+ * or two NEEDS_*, of which one is enough. If the kernel has none of it, the whole
+ * program is one SKIP.
+ */
+#define FUSE_TEST_MAIN(...)						\
+int main(int argc, char **argv)						\
+{									\
+	static const unsigned int any_of[] = { __VA_ARGS__, 0 };	\
+									\
+	run_what_is_offered(argc, argv, any_of, test_harness_run);	\
+}
+
 /* Mount and connection */
 int mount_open(struct fuse_mount *mount, const struct mount_options *options);
 int mount_abort(struct fuse_mount *mount);

@@ -24,7 +24,7 @@ endif
 endif
 
 FIXTURE_HDRS := $(wildcard $(FIXTURE_DIR)/*.h)
-FIXTURE_OBJS := $(addprefix $(OUTPUT)/, environment.o mount.o device.o \
+FIXTURE_OBJS := $(addprefix $(OUTPUT)/, environment.o offer.o mount.o device.o \
 		  client.o call.o loop.o server_memory.o server_queue.o \
 		  server_command.o request.o test_fs.o test_fs_server.o)
 vpath %.c $(FIXTURE_DIR)

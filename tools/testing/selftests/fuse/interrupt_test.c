@@ -316,4 +316,4 @@ TEST_F(interrupt, an_abort_ends_a_request_whose_INTERRUPT_waits)
 	EXPECT_EQ(-ECONNABORTED, client_wait(&self->waiter, WAIT_MS));
 }
 
-TEST_HARNESS_MAIN
+FUSE_TEST_MAIN(NEEDS_RING)

@@ -31,27 +31,15 @@ FIXTURE(io)
 
 FIXTURE_VARIANT(io)
 {
-	const struct queue_mode *mode;
-	unsigned int ring_flags;
+	struct queue_mode mode;
+	bool plain_ring;
 };
 
-#define IO_VARIANT(name, ...)						\
-static const struct queue_mode name##_mode = { __VA_ARGS__ };		\
-									\
-FIXTURE_VARIANT_ADD(io, name)						\
-{									\
-	.mode = &name##_mode,						\
-	.ring_flags = RING_FLAGS,					\
-}
+#define IO_VARIANT(name, ...) ADD_VARIANT_AS(io, name, __VA_ARGS__)
 
-/* Without them task work of the kernel interrupts the server anywhere. */
+/* Without RING_FLAGS task work of the kernel interrupts the server anywhere. */
 #define IO_VARIANT_ON_PLAIN_RING(name, ...)				\
-static const struct queue_mode name##_mode = { __VA_ARGS__ };		\
-									\
-FIXTURE_VARIANT_ADD(io, name)						\
-{									\
-	.mode = &name##_mode,						\
-}
+	ADD_VARIANT_WITH(io, name, .plain_ring = true, __VA_ARGS__)
 
 IO_VARIANT(entries, .depth = 4);
 IO_VARIANT_ON_PLAIN_RING(entries_plain_ring, .depth = 1);
@@ -182,16 +170,16 @@ FIXTURE_SETUP(io)
 
 	if (impossible)
 		SKIP(return, "%s", impossible);
-	self->max_payload = max_payload(variant->mode);
+	self->max_payload = max_payload(&variant->mode);
 	options.max_write = self->max_payload;
 	ASSERT_EQ(0, mount_open(&self->mount, &options));
 	mount_set_readahead(&self->mount, self->max_payload / KIB);
-	impossible = mode_impossible(&self->mount, variant->mode);
+	impossible = mode_impossible(&self->mount, &variant->mode);
 	if (impossible)
 		SKIP(return, "%s", impossible);
 	ASSERT_EQ(0, test_fs_open(&self->fs, self->max_payload * 3 / 2));
-	ASSERT_EQ(0, test_fs_serve(&self->fs, &self->mount, variant->mode,
-				   variant->ring_flags));
+	ASSERT_EQ(0, test_fs_serve(&self->fs, &self->mount, &variant->mode,
+				   variant->plain_ring ? 0 : RING_FLAGS));
 }
 
 FIXTURE_TEARDOWN(io)
@@ -411,7 +399,7 @@ static void for_both_files(struct __test_metadata *_metadata,
 	both.plain.open_flags = open_flags;
 	both.opted_in.open_flags = open_flags;
 	EXPECT_EQ(0, client_call(call_for_both, &both));
-	check_transfers(_metadata, &self->fs, variant->mode);
+	check_transfers(_metadata, &self->fs, &variant->mode);
 }
 
 TEST_F(io, reads_what_the_file_holds)
@@ -653,4 +641,4 @@ TEST_F(io, nothing_but_forgets_travels_over_the_device)
 	EXPECT_EQ(0, self->mount.device_requests);
 }
 
-TEST_HARNESS_MAIN
+FUSE_TEST_MAIN(NEEDS_RING)

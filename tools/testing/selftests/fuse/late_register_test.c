@@ -150,4 +150,4 @@ TEST_F(late_register, one_that_comes_after_a_refused_one_does_not_go_live)
 	EXPECT_LE(1, self->mount.device_requests);
 }
 
-TEST_HARNESS_MAIN
+FUSE_TEST_MAIN(NEEDS_RING)

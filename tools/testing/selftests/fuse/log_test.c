@@ -304,4 +304,4 @@ TEST_F_TIMEOUT(slow_abort, lists_the_entries_it_waits_for_only_once,
 	EXPECT_EQ(-ECONNABORTED, client_wait(&client, WAIT_MS));
 }
 
-TEST_HARNESS_MAIN
+FUSE_TEST_MAIN(NEEDS_RING)

@@ -275,4 +275,4 @@ TEST_F(memlock, the_limit_is_shared_with_io_uring)
 	io_uring_queue_exit(&ring);
 }
 
-TEST_HARNESS_MAIN
+FUSE_TEST_MAIN(NEEDS_BUFRINGS)

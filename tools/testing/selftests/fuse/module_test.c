@@ -101,4 +101,4 @@ TEST_F(zero_copy, a_buffer_in_a_table_holds_the_module)
 	queue_close(&second);
 }
 
-TEST_HARNESS_MAIN
+FUSE_TEST_MAIN(NEEDS_BUFPOOLS, NEEDS_BUFRINGS)

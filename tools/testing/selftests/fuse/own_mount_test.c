@@ -465,4 +465,4 @@ TEST_F_TIMEOUT(entangled, a_server_whose_payload_is_locked_can_be_ended,
 	EXPECT_EQ(0, server_kill(&writer));
 }
 
-TEST_HARNESS_MAIN
+FUSE_TEST_MAIN(NEEDS_RING)

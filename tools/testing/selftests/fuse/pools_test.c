@@ -195,4 +195,4 @@ TEST_F(buffers, a_large_buffer_goes_to_the_oldest_that_waits)
 	EXPECT_EQ(0, call_finish(&c));
 }
 
-TEST_HARNESS_MAIN
+FUSE_TEST_MAIN(NEEDS_BUFPOOL_SIZES, NEEDS_BUFRINGS)

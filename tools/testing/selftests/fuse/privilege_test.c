@@ -266,4 +266,4 @@ TEST_F(privilege, cap_sys_admin_of_a_user_namespace_is_not_enough)
 	EXPECT_EQ(-EPERM, result);
 }
 
-TEST_HARNESS_MAIN
+FUSE_TEST_MAIN(NEEDS_BUFRINGS)

@@ -340,4 +340,4 @@ TEST_F(progress_of_entries, an_entry_that_is_added_takes_a_request_that_waits)
 	EXPECT_EQ(READ_SIZE, client_wait_served(mount, &clients[0]));
 }
 
-TEST_HARNESS_MAIN
+FUSE_TEST_MAIN(NEEDS_RING)

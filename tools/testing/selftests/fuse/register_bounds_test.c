@@ -375,4 +375,4 @@ TEST_F(live, a_queue_number_over_the_cpus_is_refused_and_harms_nothing)
 	EXPECT_EQ(0, self->mount.device_requests);
 }
 
-TEST_HARNESS_MAIN
+FUSE_TEST_MAIN(NEEDS_BUFRINGS)

@@ -545,4 +545,4 @@ TEST_F(flags, of_two_threads_that_disagree_one_creates_the_queue)
 	}
 }
 
-TEST_HARNESS_MAIN
+FUSE_TEST_MAIN(NEEDS_BUFRINGS)

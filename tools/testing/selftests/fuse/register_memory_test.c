@@ -496,4 +496,4 @@ TEST_F(memory, an_exec_of_the_server_ends_the_connection)
 	EXPECT_EQ(0, server_kill(&server));
 }
 
-TEST_HARNESS_MAIN
+FUSE_TEST_MAIN(NEEDS_BUFRINGS)

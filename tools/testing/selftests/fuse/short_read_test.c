@@ -175,4 +175,4 @@ TEST_F(short_read, leaves_a_dirty_block_after_it_alone)
 	check_block(_metadata, self, 1);
 }
 
-TEST_HARNESS_MAIN
+FUSE_TEST_MAIN(NEEDS_RING)

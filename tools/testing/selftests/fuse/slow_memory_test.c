@@ -41,18 +41,12 @@ ADD_VARIANT(slow, entries, BUFFERS);
 ADD_VARIANT(slow, bufpool, BUFFERS);
 ADD_VARIANT(slow, bufring, BUFFERS);
 ADD_VARIANT(slow, pinned, BUFFERS);
-
-FIXTURE_VARIANT_ADD(slow, pinned_headers)
-{
-	.mode = { .flags = FUSE_URING_REGISTER_BUFRING |
-			   FUSE_URING_REGISTER_PINNED_HEADERS, BUFFERS },
-};
-
-FIXTURE_VARIANT_ADD(slow, pinned_buffers)
-{
-	.mode = { .flags = FUSE_URING_REGISTER_BUFRING |
-			   FUSE_URING_REGISTER_PINNED_BUFFERS, BUFFERS },
-};
+ADD_VARIANT_AS(slow, pinned_headers,
+	       .flags = FUSE_URING_REGISTER_BUFRING |
+			FUSE_URING_REGISTER_PINNED_HEADERS, BUFFERS);
+ADD_VARIANT_AS(slow, pinned_buffers,
+	       .flags = FUSE_URING_REGISTER_BUFRING |
+			FUSE_URING_REGISTER_PINNED_BUFFERS, BUFFERS);
 
 FIXTURE_SETUP(slow)
 {
@@ -574,4 +568,4 @@ TEST_F(slow, a_second_register_waits_for_the_queue_of_the_first)
 	munmap(second, sizeof(*second));
 }
 
-TEST_HARNESS_MAIN
+FUSE_TEST_MAIN(NEEDS_RING)

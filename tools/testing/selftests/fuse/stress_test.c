@@ -50,13 +50,8 @@ ADD_VARIANT(stress, pinned, .depth = 8, .nr_pools = 4,
 	    .pool = { { 128, 2 }, { 4 * KIB, 2 }, { 64 * KIB, 2 }, { MIB, 1 } });
 ADD_VARIANT(stress, zero_copy, .depth = 4, .nr_pools = 2,
 	    .pool = { { 4 * KIB, 2 }, { MIB, 1 } });
-
-FIXTURE_VARIANT_ADD(stress, zero_copy_opt_in)
-{
-	.mode = { .flags = ZERO_COPY_FLAGS | FUSE_URING_REGISTER_ZERO_COPY_OPT_IN,
-		  .depth = 4, .nr_pools = 2,
-		  .pool = { { 4 * KIB, 2 }, { MIB, 1 } } },
-};
+ADD_VARIANT(stress, zero_copy_opt_in, .depth = 4, .nr_pools = 2,
+	    .pool = { { 4 * KIB, 2 }, { MIB, 1 } });
 
 static unsigned int number_from(const char *variable, unsigned int otherwise)
 {
@@ -331,4 +326,4 @@ TEST_F_TIMEOUT(stress, everything_at_once_does_no_harm, SLOW_TEST_S)
 	EXPECT_EQ(0, self->mount.device_requests);
 }
 
-TEST_HARNESS_MAIN
+FUSE_TEST_MAIN(NEEDS_RING)

@@ -41,28 +41,16 @@ FIXTURE_VARIANT(teardown)
 
 ADD_VARIANT(teardown, entries, .depth = 2);
 ADD_BUFPOOL_VARIANTS(teardown, .depth = 2);
-
-FIXTURE_VARIANT_ADD(teardown, bufpool_one_buffer)
-{
-	.mode = { MODE_bufpool, .depth = 2, .nr_pools = 1,
-		  .pool = { { MIB, 1 } } },
-};
-
+ADD_VARIANT_AS(teardown, bufpool_one_buffer, MODE_bufpool, .depth = 2,
+	       .nr_pools = 1, .pool = { { MIB, 1 } });
 ADD_VARIANT(teardown, bufring, .depth = 2, .nr_pools = 1,
 	    .pool = { { MIB, 1 } });
-
-FIXTURE_VARIANT_ADD(teardown, pinned_headers)
-{
-	.mode = { .flags = FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_HEADERS,
-		  .depth = 2, .nr_pools = 1, .pool = { { MIB, 1 } } },
-};
-
-FIXTURE_VARIANT_ADD(teardown, pinned_buffers)
-{
-	.mode = { .flags = FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_BUFFERS,
-		  .depth = 2, .nr_pools = 1, .pool = { { MIB, 1 } } },
-};
-
+ADD_VARIANT_AS(teardown, pinned_headers,
+	       .flags = FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_HEADERS,
+	       .depth = 2, .nr_pools = 1, .pool = { { MIB, 1 } });
+ADD_VARIANT_AS(teardown, pinned_buffers,
+	       .flags = FUSE_URING_REGISTER_BUFRING | FUSE_URING_REGISTER_PINNED_BUFFERS,
+	       .depth = 2, .nr_pools = 1, .pool = { { MIB, 1 } });
 ADD_VARIANT(teardown, pinned, .depth = 2, .nr_pools = 2,
 	    .pool = { { 4 * KIB, 1 }, { MIB, 1 } });
 ADD_VARIANT(teardown, zero_copy, .depth = 2, .nr_pools = 1,
@@ -493,4 +481,4 @@ TEST_F_TIMEOUT(teardown, a_server_may_be_killed_in_motion, SLOW_TEST_S)
 	munmap(shared, sizeof(*shared));
 }
 
-TEST_HARNESS_MAIN
+FUSE_TEST_MAIN(NEEDS_RING)

@@ -40,11 +40,43 @@
 #define MODE_zero_copy_opt_in	.flags = ZERO_COPY_FLAGS | \
 					 FUSE_URING_REGISTER_ZERO_COPY_OPT_IN
 
-#define ADD_VARIANT(fixture, name, ...)					\
-FIXTURE_VARIANT_ADD(fixture, name)					\
+/*
+ * What a variant needs, by its mode. If several fixtures have one of that name, it
+ * needs the same in all of them.
+ */
+#define NOTE_VARIANT(fixture, variant, ...)				\
+static struct noted_variant noted_##fixture##_##variant = {		\
+	.name = #variant,						\
+	.mode = { __VA_ARGS__ },					\
+};									\
+									\
+__attribute__((constructor))						\
+static void note_##fixture##_##variant(void)				\
 {									\
-	.mode = { MODE_##name, __VA_ARGS__ },				\
+	note_variant(&noted_##fixture##_##variant);			\
 }
+
+/* One with a name of its own; what follows is the mode. */
+#define ADD_VARIANT_AS(fixture, variant, ...)				\
+NOTE_VARIANT(fixture, variant, __VA_ARGS__)				\
+									\
+FIXTURE_VARIANT_ADD(fixture, variant)					\
+{									\
+	.mode = { __VA_ARGS__ },					\
+}
+
+/* The same, and something for another member of the variant */
+#define ADD_VARIANT_WITH(fixture, variant, member, ...)			\
+NOTE_VARIANT(fixture, variant, __VA_ARGS__)				\
+									\
+FIXTURE_VARIANT_ADD(fixture, variant)					\
+{									\
+	.mode = { __VA_ARGS__ },					\
+	member,								\
+}
+
+#define ADD_VARIANT(fixture, name, ...)					\
+	ADD_VARIANT_AS(fixture, name, MODE_##name, __VA_ARGS__)
 
 #define ADD_BUFPOOL_VARIANTS(fixture, ...)				\
 	ADD_VARIANT(fixture, bufpool, __VA_ARGS__);			\

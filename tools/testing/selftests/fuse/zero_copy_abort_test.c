@@ -139,4 +139,4 @@ TEST_F(zero_copy, the_table_can_be_emptied_after_an_abort)
 	EXPECT_EQ(0, queue_table_remove(queue));
 }
 
-TEST_HARNESS_MAIN
+FUSE_TEST_MAIN(NEEDS_BUFPOOLS, NEEDS_BUFRINGS)

@@ -391,4 +391,4 @@ TEST_F(zero_copy, a_killed_client_waits_for_the_last_use)
 	queue_close(&second);
 }
 
-TEST_HARNESS_MAIN
+FUSE_TEST_MAIN(NEEDS_BUFPOOLS, NEEDS_BUFRINGS)

@@ -152,4 +152,4 @@ TEST_F_TIMEOUT(kernel_memory, slab_memory_is_copied, 120)
 	EXPECT_LT(0, self->fs.zero_copied[NODE_OPTED_IN]);
 }
 
-TEST_HARNESS_MAIN
+FUSE_TEST_MAIN(NEEDS_BUFPOOLS, NEEDS_BUFRINGS)

@@ -261,4 +261,4 @@ TEST_F(zero_copy, a_waiting_command_keeps_the_pool_that_it_came_with)
 	EXPECT_EQ(0, client_wait_served(&self->mount, &client));
 }
 
-TEST_HARNESS_MAIN
+FUSE_TEST_MAIN(NEEDS_BUFPOOLS)

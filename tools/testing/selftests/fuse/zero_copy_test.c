@@ -665,4 +665,4 @@ TEST_F(zero_copy, only_reads_and_writes_are_zero_copied)
 	EXPECT_EQ(LINK_LENGTH, client_wait_served(&self->mount, &client));
 }
 
-TEST_HARNESS_MAIN
+FUSE_TEST_MAIN(NEEDS_BUFRINGS)
