@@ -42,12 +42,31 @@ FIXTURE_VARIANT(io)
 	ADD_VARIANT_WITH(io, name, .plain_ring = true, __VA_ARGS__)
 
 IO_VARIANT(entries, .depth = 4);
+IO_VARIANT(entries_256k, .depth = 4, .nr_pools = 1,
+	   .pool = { { 256 * KIB, 4 } });
 IO_VARIANT_ON_PLAIN_RING(entries_plain_ring, .depth = 1);
 
 IO_VARIANT(bufpool, MODE_bufpool, .depth = 4, .nr_pools = 1,
 	   .pool = { { MIB, 2 } });
+IO_VARIANT(bufpool_one_buffer, MODE_bufpool, .depth = 4, .nr_pools = 1,
+	   .pool = { { MIB, 1 } });
+IO_VARIANT(bufpool_256k, MODE_bufpool, .depth = 4, .nr_pools = 1,
+	   .pool = { { 256 * KIB, 2 } });
+IO_VARIANT_ON_PLAIN_RING(bufpool_plain_ring, MODE_bufpool, .depth = 1);
+
 IO_VARIANT(bufpool_registered, MODE_bufpool_registered, .depth = 4);
+IO_VARIANT(bufpool_registered_2_buffers, MODE_bufpool_registered, .depth = 4,
+	   .nr_pools = 1, .pool = { { MIB, 2 } });
+IO_VARIANT(bufpool_registered_256k, MODE_bufpool_registered, .depth = 4,
+	   .nr_pools = 1, .pool = { { 256 * KIB, 2 } });
+IO_VARIANT_ON_PLAIN_RING(bufpool_registered_plain_ring, MODE_bufpool_registered,
+			 .depth = 1);
+
 IO_VARIANT(bufpool_zero_copy, MODE_bufpool_zero_copy, .depth = 4);
+IO_VARIANT(bufpool_zero_copy_2_buffers, MODE_bufpool_zero_copy, .depth = 4,
+	   .nr_pools = 1, .pool = { { MIB, 2 } });
+IO_VARIANT(bufpool_zero_copy_256k, MODE_bufpool_zero_copy, .depth = 4,
+	   .nr_pools = 1, .pool = { { 256 * KIB, 2 } });
 IO_VARIANT_ON_PLAIN_RING(bufpool_zero_copy_plain_ring, MODE_bufpool_zero_copy,
 			 .depth = 1);
 

@@ -43,6 +43,10 @@ ADD_VARIANT(teardown, entries, .depth = 2);
 ADD_BUFPOOL_VARIANTS(teardown, .depth = 2);
 ADD_VARIANT_AS(teardown, bufpool_one_buffer, MODE_bufpool, .depth = 2,
 	       .nr_pools = 1, .pool = { { MIB, 1 } });
+ADD_VARIANT_AS(teardown, bufpool_registered_one_buffer, MODE_bufpool_registered,
+	       .depth = 2, .nr_pools = 1, .pool = { { MIB, 1 } });
+ADD_VARIANT_AS(teardown, bufpool_zero_copy_one_buffer, MODE_bufpool_zero_copy,
+	       .depth = 2, .nr_pools = 1, .pool = { { MIB, 1 } });
 ADD_VARIANT(teardown, bufring, .depth = 2, .nr_pools = 1,
 	    .pool = { { MIB, 1 } });
 ADD_VARIANT_AS(teardown, pinned_headers,

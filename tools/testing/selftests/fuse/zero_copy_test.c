@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The client's pages in the server's fixed buffers: what the table must be
- * like, what a server can do with the pages and until when, and what a
- * client sees of pages that were not filled.
+ * The client's pages in the server's fixed buffers: what a server can do with
+ * them and until when, and what a client sees of pages that were not filled.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -14,6 +13,7 @@
 #include "kselftest_harness.h"
 #include "loop.h"
 #include "test_fs.h"
+#include "variants.h"
 
 #define KIB 1024
 #define MIB (1024 * 1024)
@@ -21,26 +21,34 @@
 #define FILE_SIZE (4 * MIB)
 #define SLOW_TEST_S 120	/* for an emulated debug kernel */
 
-static const struct queue_mode zero_copy = {
-	.flags = ZERO_COPY_FLAGS,
-	.depth = DEPTH,
-	.nr_pools = 1,
-	.pool = { { MIB, 4 } },
-};
-
 FIXTURE(zero_copy)
 {
 	struct fuse_mount mount;
 	struct test_fs fs;
+	struct queue_mode mode;
+	/* A file whose pages are zero-copied: any, or one that opts in */
+	unsigned int node;
+	const char *name;
 };
+
+FIXTURE_VARIANT(zero_copy)
+{
+	struct queue_mode mode;
+};
+
+ADD_ZERO_COPY_VARIANTS(zero_copy, .depth = DEPTH, .nr_pools = 1,
+		       .pool = { { MIB, 4 } });
 
 FIXTURE_SETUP(zero_copy)
 {
 	const char *impossible;
 	int err;
 
+	self->mode = variant->mode;
+	self->node = self->mode.bufpool ? NODE_OPTED_IN : NODE_DATA;
+	self->name = self->mode.bufpool ? "opted_in" : "data";
 	impossible = test_fs_begin(&self->fs, &self->mount, FILE_SIZE, NULL,
-				   &zero_copy, &err);
+				   &self->mode, &err);
 	if (impossible)
 		SKIP(return, "%s", impossible);
 	ASSERT_EQ(0, err);
@@ -49,63 +57,6 @@ FIXTURE_SETUP(zero_copy)
 FIXTURE_TEARDOWN(zero_copy)
 {
 	EXPECT_EQ(0, test_fs_end(&self->fs, &self->mount));
-}
-
-/*
- * The table of fixed buffers
- */
-
-static int open_with_table(struct fuse_mount *mount, int fixed_buffers)
-{
-	return queue_open_with(&mount->queues[0], mount, 0, &zero_copy,
-			       RING_FLAGS, fixed_buffers);
-}
-
-TEST_F(zero_copy, a_ring_without_a_table_is_refused)
-{
-	ASSERT_EQ(0, open_with_table(&self->mount, 0));
-	EXPECT_EQ(-EINVAL, queue_register(&self->mount.queues[0], 0));
-	EXPECT_EQ(0, pinned_kib(getpid()));
-	EXPECT_EQ(0, mount_works(&self->mount));
-}
-
-TEST_F(zero_copy, a_slot_beyond_the_table_is_refused)
-{
-	ASSERT_EQ(0, open_with_table(&self->mount, 2));
-	EXPECT_EQ(-EINVAL, queue_register(&self->mount.queues[0], 2));
-	EXPECT_EQ(0, pinned_kib(getpid()));
-	EXPECT_EQ(0, mount_works(&self->mount));
-}
-
-TEST_F(zero_copy, the_last_slot_of_the_table_is_accepted)
-{
-	ASSERT_EQ(0, open_with_table(&self->mount, 2));
-	EXPECT_EQ(0, queue_register(&self->mount.queues[0], 1));
-}
-
-static int occupy(struct server_queue *queue, unsigned int index)
-{
-	return queue_table_set(queue, index, queue->memory.headers.iov_base,
-			       queue->memory.headers.iov_len);
-}
-
-TEST_F(zero_copy, an_occupied_slot_of_the_table_is_refused)
-{
-	struct server_queue *queue = &self->mount.queues[0];
-
-	ASSERT_EQ(0, open_with_table(&self->mount, DEPTH));
-	ASSERT_EQ(0, occupy(queue, 1));
-	EXPECT_EQ(-EBUSY, queue_register(queue, 1));
-	EXPECT_EQ(0, mount_works(&self->mount));
-}
-
-TEST_F(zero_copy, other_slots_of_a_table_are_free_to_use)
-{
-	struct server_queue *queue = &self->mount.queues[0];
-
-	ASSERT_EQ(0, open_with_table(&self->mount, DEPTH + 1));
-	ASSERT_EQ(0, occupy(queue, DEPTH));
-	EXPECT_EQ(0, queue_register_all(queue));
 }
 
 /*
@@ -170,8 +121,8 @@ static void hold_request(struct __test_metadata *_metadata,
 			 struct transfer *transfer, struct client *client,
 			 struct server_request *request)
 {
-	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &zero_copy));
-	transfer->path = mount_path(&self->mount, "data");
+	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &self->mode));
+	transfer->path = mount_path(&self->mount, self->name);
 	if (!transfer->memory)
 		ASSERT_EQ(0, share_memory(transfer, 64 * KIB));
 	memset(transfer->memory, transfer->fill, transfer->memory_size);
@@ -180,7 +131,7 @@ static void hold_request(struct __test_metadata *_metadata,
 	ASSERT_EQ(0, mount_wait_for(&self->mount,
 				    transfer->write ? FUSE_WRITE : FUSE_READ,
 				    request));
-	ASSERT_EQ(FUSE_URING_ENT_ZERO_COPY, request->flags);
+	ASSERT_TRUE(request->zero_copy);
 }
 
 TEST_F(zero_copy, a_read_holds_no_payload_buffer)
@@ -192,7 +143,7 @@ TEST_F(zero_copy, a_read_holds_no_payload_buffer)
 	hold_request(_metadata, self, &transfer, &client, &request);
 	EXPECT_EQ(FUSE_URING_BUF_NONE, request.buf_id);
 	EXPECT_EQ(0, request.payload_sz);
-	ASSERT_EQ(8192, request_transfer(&request, self->fs.data_fd[NODE_DATA],
+	ASSERT_EQ(8192, request_transfer(&request, self->fs.data_fd[self->node],
 					 0, 8192));
 	ASSERT_EQ(0, request_reply(&request, 0, NULL, 8192));
 	EXPECT_EQ(8192, client_wait_served(&self->mount, &client));
@@ -211,24 +162,24 @@ TEST_F(zero_copy, a_write_counts_its_pages_and_has_room_for_the_reply)
 	EXPECT_EQ(8192, request.payload_sz);
 	EXPECT_NE(FUSE_URING_BUF_NONE, request.buf_id);
 	EXPECT_LE(sizeof(out), request.room);
-	ASSERT_EQ(8192, request_transfer(&request, self->fs.data_fd[NODE_DATA],
+	ASSERT_EQ(8192, request_transfer(&request, self->fs.data_fd[self->node],
 					 4096, 8192));
 	ASSERT_EQ(0, request_reply(&request, 0, &out, sizeof(out)));
 	EXPECT_EQ(8192, client_wait_served(&self->mount, &client));
-	EXPECT_EQ(0x5a, (unsigned char)self->fs.data[NODE_DATA][4096]);
-	EXPECT_EQ(0x5a, (unsigned char)self->fs.data[NODE_DATA][12287]);
-	EXPECT_EQ(0, self->fs.data[NODE_DATA][4095]);
-	EXPECT_EQ(0, self->fs.data[NODE_DATA][12288]);
+	EXPECT_EQ(0x5a, (unsigned char)self->fs.data[self->node][4096]);
+	EXPECT_EQ(0x5a, (unsigned char)self->fs.data[self->node][12287]);
+	EXPECT_EQ(0, self->fs.data[self->node][4095]);
+	EXPECT_EQ(0, self->fs.data[self->node][12288]);
 }
 
 TEST_F(zero_copy, a_transfer_may_come_in_pieces)
 {
 	struct transfer transfer = { .size = 12288, .flags = O_DIRECT };
-	int fd = self->fs.data_fd[NODE_DATA];
+	int fd = self->fs.data_fd[self->node];
 	struct server_request request;
 	struct client client;
 
-	ASSERT_EQ(0, test_fs_fill(&self->fs, NODE_DATA));
+	ASSERT_EQ(0, test_fs_fill(&self->fs, self->node));
 	hold_request(_metadata, self, &transfer, &client, &request);
 	ASSERT_EQ(5000, request_transfer_at(&request, 7288, fd, 7288, 5000));
 	ASSERT_EQ(7288, request_transfer_at(&request, 0, fd, 0, 7288));
@@ -240,7 +191,7 @@ TEST_F(zero_copy, a_transfer_may_come_in_pieces)
 TEST_F(zero_copy, a_transfer_cannot_leave_the_pages_of_the_request)
 {
 	struct transfer transfer = { .size = 8192, .flags = O_DIRECT };
-	int fd = self->fs.data_fd[NODE_DATA];
+	int fd = self->fs.data_fd[self->node];
 	struct server_request request;
 	struct client client;
 
@@ -265,10 +216,10 @@ static void check_wrong_way(struct __test_metadata *_metadata,
 	hold_request(_metadata, self, &transfer, &client, &request);
 	request.in.opcode = write ? FUSE_READ : FUSE_WRITE;
 	EXPECT_EQ(-EFAULT, request_transfer(&request,
-					    self->fs.data_fd[NODE_DATA], 0,
+					    self->fs.data_fd[self->node], 0,
 					    4096));
 	EXPECT_EQ(0x77, transfer.memory[0]);
-	EXPECT_EQ(0, self->fs.data[NODE_DATA][0]);
+	EXPECT_EQ(0, self->fs.data[self->node][0]);
 	ASSERT_EQ(0, request_reply(&request, -EIO, NULL, 0));
 	EXPECT_EQ(-EIO, client_wait_served(&self->mount, &client));
 }
@@ -286,11 +237,11 @@ TEST_F(zero_copy, the_pages_of_a_read_cannot_be_read)
 TEST_F(zero_copy, after_the_reply_the_pages_are_out_of_reach)
 {
 	struct transfer transfer = { .size = 4096, .flags = O_DIRECT };
-	int fd = self->fs.data_fd[NODE_DATA];
+	int fd = self->fs.data_fd[self->node];
 	struct server_request request;
 	struct client client;
 
-	pattern_fill(self->fs.data[NODE_DATA], 4096, 0);
+	pattern_fill(self->fs.data[self->node], 4096, 0);
 	hold_request(_metadata, self, &transfer, &client, &request);
 	ASSERT_EQ(4096, request_transfer(&request, fd, 0, 4096));
 	ASSERT_EQ(0, request_reply(&request, 0, NULL, 4096));
@@ -302,12 +253,12 @@ TEST_F(zero_copy, after_the_reply_the_pages_are_out_of_reach)
 TEST_F(zero_copy, the_next_request_of_the_slot_has_its_own_pages)
 {
 	struct transfer transfer = { .size = 4096, .flags = O_DIRECT };
-	int fd = self->fs.data_fd[NODE_DATA];
+	int fd = self->fs.data_fd[self->node];
 	struct server_request request;
 	struct client client;
 	unsigned int round;
 
-	ASSERT_EQ(0, test_fs_fill(&self->fs, NODE_DATA));
+	ASSERT_EQ(0, test_fs_fill(&self->fs, self->node));
 	hold_request(_metadata, self, &transfer, &client, &request);
 	for (round = 0; round < 20; round++) {
 		off_t offset = round * 4096;
@@ -349,15 +300,15 @@ static long map_short_page(void *arg)
 TEST_F(zero_copy, a_short_read_is_zeroed)
 {
 	struct transfer transfer = {
-		.path = mount_path(&self->mount, "data"),
+		.path = mount_path(&self->mount, self->name),
 	};
-	int fd = self->fs.data_fd[NODE_DATA];
+	int fd = self->fs.data_fd[self->node];
 	struct server_request request;
 	struct fuse_read_in in;
 	struct client client;
 
-	memset(self->fs.data[NODE_DATA], 0xaa, FILE_SIZE);
-	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &zero_copy));
+	memset(self->fs.data[self->node], 0xaa, FILE_SIZE);
+	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &self->mode));
 	ASSERT_EQ(0, client_start(&client, first_usable_cpu(), map_short_page,
 				  &transfer));
 	ASSERT_EQ(0, mount_wait_for(&self->mount, FUSE_READ, &request));
@@ -388,9 +339,9 @@ TEST_F(zero_copy, a_short_direct_read_returns_what_was_read)
 
 	/* With O_DIRECT alone the rest would be read through the cache. */
 	self->fs.open_flags = FOPEN_DIRECT_IO;
-	pattern_fill(self->fs.data[NODE_DATA], 8192, 0);
+	pattern_fill(self->fs.data[self->node], 8192, 0);
 	hold_request(_metadata, self, &transfer, &client, &request);
-	ASSERT_EQ(5000, request_transfer(&request, self->fs.data_fd[NODE_DATA],
+	ASSERT_EQ(5000, request_transfer(&request, self->fs.data_fd[self->node],
 					 0, 5000));
 	ASSERT_EQ(0, request_reply(&request, 0, NULL, 5000));
 	EXPECT_EQ(5000, client_wait_served(&self->mount, &client));
@@ -412,11 +363,11 @@ TEST_F(zero_copy, a_reply_that_claims_too_much_fails_the_read)
 TEST_F(zero_copy, a_server_that_empties_the_slot_itself_harms_nothing)
 {
 	struct transfer transfer = { .size = 4096, .flags = O_DIRECT };
-	int fd = self->fs.data_fd[NODE_DATA];
+	int fd = self->fs.data_fd[self->node];
 	struct server_request request;
 	struct client client;
 
-	pattern_fill(self->fs.data[NODE_DATA], 4096, 0);
+	pattern_fill(self->fs.data[self->node], 4096, 0);
 	hold_request(_metadata, self, &transfer, &client, &request);
 	ASSERT_EQ(4096, request_transfer(&request, fd, 0, 4096));
 	ASSERT_EQ(0, queue_table_clear(request.queue, request.slot));
@@ -437,55 +388,8 @@ TEST_F(zero_copy, an_abort_wakes_the_client_at_once)
 	ASSERT_EQ(0, mount_abort(&self->mount));
 	EXPECT_EQ(-ECONNABORTED, client_wait(&client, WAIT_MS));
 	/* Late, for a client that is gone, into pages that still exist */
-	request_transfer(&request, self->fs.data_fd[NODE_DATA], 0, 4096);
+	request_transfer(&request, self->fs.data_fd[self->node], 0, 4096);
 	EXPECT_EQ(-ENOTCONN, request_reply(&request, 0, NULL, 4096));
-}
-
-/*
- * What a zero-copied WRITE has a small buffer for is only the reply. If its
- * pages find no room in the table, they need a larger one.
- */
-TEST_F(zero_copy, a_write_that_must_be_copied_gets_a_larger_buffer)
-{
-	static const struct queue_mode two_pools = {
-		.flags = ZERO_COPY_FLAGS, .depth = DEPTH, .nr_pools = 2,
-		.pool = { { 4 * KIB, 1 }, { MIB, 1 } },
-	};
-	struct transfer transfer = {
-		.path = mount_path(&self->mount, "data"),
-		.write = true, .size = 8192, .flags = O_DIRECT,
-	};
-	struct server_request request;
-	struct client client;
-	unsigned int qid, n, round, id;
-
-	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &two_pools));
-	for (qid = 0; qid < self->mount.nr_queues; qid++)
-		for (n = 0; n < DEPTH; n++)
-			ASSERT_EQ(0, occupy(&self->mount.queues[qid], n));
-	ASSERT_EQ(0, share_memory(&transfer, 8192));
-	memset(transfer.memory, 0x5a, 8192);
-	for (round = 0; round < 3; round++) {
-		ASSERT_EQ(0, client_start(&client, first_usable_cpu(),
-					  do_transfer, &transfer));
-		/* Both buffers are free again for its first request. */
-		do {
-			ASSERT_EQ(0, mount_wait(&self->mount, &request,
-						WAIT_MS));
-			id = request.buf_id;
-			ASSERT_EQ(0, request_answer(&request));
-		} while (id == FUSE_URING_BUF_NONE);
-		EXPECT_EQ(0, id);
-		ASSERT_EQ(0, mount_wait_for(&self->mount, FUSE_WRITE,
-					    &request));
-		EXPECT_EQ(0, request.flags);
-		EXPECT_EQ(1, request.buf_id);
-		EXPECT_EQ(8192, request.payload_sz);
-		ASSERT_EQ(0, request_answer(&request));
-		EXPECT_EQ(8192, client_wait_served(&self->mount, &client));
-	}
-	EXPECT_EQ(0x5a, (unsigned char)self->fs.data[NODE_DATA][0]);
-	EXPECT_EQ(0x5a, (unsigned char)self->fs.data[NODE_DATA][8191]);
 }
 
 /* Memory of the client's own, which is free for others once it is gone */
@@ -495,12 +399,12 @@ TEST_F(zero_copy, pages_of_a_client_that_is_gone_are_out_of_reach)
 		.write = true, .size = 64 * KIB, .flags = O_DIRECT,
 		.huge = true, .fill = 0x5a,
 	};
-	int fd = self->fs.data_fd[NODE_DATA];
-	const unsigned char *data = (void *)self->fs.data[NODE_DATA];
+	int fd = self->fs.data_fd[self->node];
+	const unsigned char *data = (void *)self->fs.data[self->node];
 	struct server_request request;
 	struct client client;
 
-	memset(self->fs.data[NODE_DATA], 0x11, 64 * KIB);
+	memset(self->fs.data[self->node], 0x11, 64 * KIB);
 	hold_request(_metadata, self, &transfer, &client, &request);
 	ASSERT_EQ(0, mount_abort(&self->mount));
 	EXPECT_EQ(-ECONNABORTED, client_wait(&client, WAIT_MS));
@@ -560,14 +464,14 @@ static void check_direct(struct __test_metadata *_metadata,
 	static const size_t misaligned[] = { 0, 1, 511, 4095, 4097 };
 	static const size_t sizes[] = { 1, 4096, 4097, 65536, MIB, 2 * MIB - 1 };
 	struct transfer transfer = {
-		.path = mount_path(&self->mount, "data"),
+		.path = mount_path(&self->mount, self->name),
 		.flags = O_DIRECT, .huge = huge, .offset = 3,
 	};
-	char *data = self->fs.data[NODE_DATA] + transfer.offset;
+	char *data = self->fs.data[self->node] + transfer.offset;
 	unsigned int m, s;
 
 	ASSERT_EQ(0, share_memory(&transfer, 4 * MIB));
-	ASSERT_EQ(0, test_fs_serve(&self->fs, &self->mount, &zero_copy,
+	ASSERT_EQ(0, test_fs_serve(&self->fs, &self->mount, &self->mode,
 				   RING_FLAGS));
 	for (m = 0; m < ARRAY_SIZE(misaligned); m++) {
 		for (s = 0; s < ARRAY_SIZE(sizes); s++) {
@@ -588,7 +492,7 @@ static void check_direct(struct __test_metadata *_metadata,
 			ASSERT_EQ(-1, pattern_differs(memory, sizes[s], m + 99));
 		}
 	}
-	EXPECT_EQ(0, self->fs.copied[NODE_DATA]);
+	EXPECT_EQ(0, self->fs.copied[self->node]);
 }
 
 TEST_F_TIMEOUT(zero_copy, direct_io_works_from_unaligned_memory, SLOW_TEST_S)
@@ -630,17 +534,17 @@ static long use_loop(void *arg)
 TEST_F(zero_copy, direct_io_of_the_kernel_is_zero_copied)
 {
 	const char *impossible = loop_impossible();
-	char *data = self->fs.data[NODE_DATA];
+	char *data = self->fs.data[self->node];
 
 	if (impossible)
 		SKIP(return, "%s", impossible);
-	ASSERT_EQ(0, test_fs_fill(&self->fs, NODE_DATA));
-	ASSERT_EQ(0, test_fs_serve(&self->fs, &self->mount, &zero_copy,
+	ASSERT_EQ(0, test_fs_fill(&self->fs, self->node));
+	ASSERT_EQ(0, test_fs_serve(&self->fs, &self->mount, &self->mode,
 				   RING_FLAGS));
-	ASSERT_EQ(0, client_call(use_loop, mount_path(&self->mount, "data")));
+	ASSERT_EQ(0, client_call(use_loop, mount_path(&self->mount, self->name)));
 	EXPECT_EQ(-1, pattern_differs(data + MIB, 64 * KIB, 77));
-	EXPECT_LT(0, self->fs.zero_copied[NODE_DATA]);
-	EXPECT_EQ(0, self->fs.copied[NODE_DATA]);
+	EXPECT_LT(0, self->fs.zero_copied[self->node]);
+	EXPECT_EQ(0, self->fs.copied[self->node]);
 }
 
 static long read_link(void *arg)
@@ -655,7 +559,7 @@ TEST_F(zero_copy, only_reads_and_writes_are_zero_copied)
 	struct server_request request;
 	struct client client;
 
-	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &zero_copy));
+	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &self->mode));
 	ASSERT_EQ(0, client_start(&client, first_usable_cpu(), read_link,
 				  mount_path(&self->mount, "link")));
 	ASSERT_EQ(0, mount_wait_for(&self->mount, FUSE_READLINK, &request));
@@ -665,4 +569,4 @@ TEST_F(zero_copy, only_reads_and_writes_are_zero_copied)
 	EXPECT_EQ(LINK_LENGTH, client_wait_served(&self->mount, &client));
 }
 
-FUSE_TEST_MAIN(NEEDS_BUFRINGS)
+FUSE_TEST_MAIN(NEEDS_BUFPOOLS, NEEDS_BUFRINGS)
