@@ -1042,10 +1042,8 @@ no_process_of_user()
 # Buffers of a pool need not be pinned for it.
 does_zero_copy_without_locked_memory()
 {
-	(ulimit -l 64 && exec setpriv --bounding-set -ipc_lock "$program" -f \
-		-o ring=zero-copy,ring_interface=bufpool,allow_other "$src" "$mnt") \
-		>"$work/server.log" 2>&1 &
-	server=$!
+	run_server prlimit --memlock=65536 setpriv --bounding-set -ipc_lock "$program" \
+		-f -o ring=zero-copy,ring_interface=bufpool,allow_other "$src" "$mnt"
 	within 30 mounted_or_ended && mounted || complain 'it cannot be mounted' || return
 	if has_mode zero-copy:bufpool; then
 		cp "$random" "$mnt/file"
@@ -1144,10 +1142,9 @@ mounts_as_mount_does()
 	rm -r "${work:?}/bin"
 }
 
-# A whole one: the beginning of a line can be written first.
 said_a_line()
 {
-	[ "$(wc -l <"$work/server.log")" -gt 0 ]
+	[ -s "$work/server.log" ]
 }
 
 # In a user namespace of its own the server seems to have the capability.
@@ -1156,13 +1153,12 @@ says_whose_capability_zero_copy_needs()
 	local run=(unshare --user --map-root-user --mount)
 
 	"${run[@]}" true 2>/dev/null || { skip='no user namespaces'; return; }
-	"${run[@]}" "$program" -f -o "ring=${1%:*},ring_interface=${1#*:}" \
-		"$src" "$mnt" >"$work/server.log" 2>&1 &
-	server=$!
+	run_server "${run[@]}" "$program" -f -o "ring=${1%:*},ring_interface=${1#*:}" \
+		"$src" "$mnt"
 	within 30 said_a_line || complain 'it says nothing'
 	if lacks_buffers; then
 		skip=$(head -n 1 "$work/server.log")
-	elif [ "$(head -n 1 "$work/server.log")" != "passthrough_ring: off, zero-copy needs \
+	elif [ "$(cat "$work/server.log")" != "passthrough_ring: off, zero-copy needs \
 CAP_SYS_ADMIN in the initial user namespace" ]; then
 		complain "it says: $(head -n 1 "$work/server.log")"
 	fi
@@ -1240,17 +1236,24 @@ mounted_or_ended()
 	mounted || ended
 }
 
-# start_server MODE [SOURCE [OPTION...]]
+# run_server COMMAND...: with a log that is empty when this returns, as the shell
+# opens it in the background, and may not have yet
 server=''
+run_server()
+{
+	: >"$work/server.log"
+	"$@" >"$work/server.log" 2>&1 &
+	server=$!
+}
+
+# start_server MODE [SOURCE [OPTION...]]
 start_server()
 {
 	local interface=''
 
 	[[ $1 != *:* ]] || interface=${1#*:}
-	"$program" -f -o "ring=${1%:*}${interface:+,ring_interface=$interface}" \
-		-o "allow_other${options:+,$options}" "${@:3}" \
-		"${2:-$src}" "$mnt" >"$work/server.log" 2>&1 &
-	server=$!
+	run_server "$program" -f -o "ring=${1%:*}${interface:+,ring_interface=$interface}" \
+		-o "allow_other${options:+,$options}" "${@:3}" "${2:-$src}" "$mnt"
 	within 30 mounted_or_ended && mounted
 }
 
