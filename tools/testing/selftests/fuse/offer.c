@@ -113,30 +113,26 @@ static bool is_selective(int argc, char **argv)
 	return opt == '?';
 }
 
-/* The first of its needs that is not met */
+/* The first of its needs that is not met, or NULL if all are */
 static const char *reason(unsigned int needs, unsigned int met)
 {
-	return lacks[__builtin_ctz(needs & ~met)];
+	return needs & ~met ? lacks[__builtin_ctz(needs & ~met)] : NULL;
 }
 
 /* A line for each reason */
 static void say_what_is_left_out(unsigned int met)
 {
 	const struct noted_variant *variant;
-	const char *why;
 	unsigned int n;
 	bool said;
 
 	for (n = 0; n < ARRAY_SIZE(lacks); n++) {
 		said = false;
 		for (variant = variants; variant; variant = variant->next) {
-			if (!(needs_of(&variant->mode) & ~met))
-				continue;
-			why = reason(needs_of(&variant->mode), met);
-			if (why != lacks[n])
+			if (reason(needs_of(&variant->mode), met) != lacks[n])
 				continue;
 			if (!said)
-				ksft_print_msg("not run, %s:", why);
+				ksft_print_msg("not run, %s:", lacks[n]);
 			said = true;
 			printf(" %s", variant->name);
 		}
@@ -161,7 +157,7 @@ static bool is_met(const unsigned int *any_of, unsigned int met)
 	unsigned int n;
 
 	for (n = 0; any_of[n]; n++)
-		if (!(any_of[n] & ~met))
+		if (!reason(any_of[n], met))
 			return true;
 	return !n;
 }
@@ -194,7 +190,7 @@ void run_what_is_offered(int argc, char **argv, const unsigned int *any_of,
 		ksft_exit_fail_perror("calloc");
 	args[n++] = argv[0];
 	for (variant = variants; variant; variant = variant->next) {
-		if (!(needs_of(&variant->mode) & ~offer.met))
+		if (!reason(needs_of(&variant->mode), offer.met))
 			continue;
 		args[n++] = (char *)"-V";
 		args[n++] = (char *)variant->name;
