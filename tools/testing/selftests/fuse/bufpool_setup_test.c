@@ -18,7 +18,7 @@
 
 /* With a page per request the largest payload is FUSE_MIN_READ_BUFFER. */
 #define MAX_WRITE 4096
-#define PAYLOAD 8192
+#define PAYLOAD smallest_payload()
 #define DEPTH 2
 #define POOL_SIZE (DEPTH * PAYLOAD)
 

@@ -12,10 +12,10 @@
 
 /* With a page per request the largest payload is FUSE_MIN_READ_BUFFER. */
 #define MAX_WRITE 4096
-#define PAYLOAD 8192
+#define PAYLOAD smallest_payload()
 
 /* In the order of their sizes, as the fixture adds them by itself */
-#define POOLS { { 512, 4 }, { 1024, 2 }, { 4096, 2 }, { PAYLOAD, 2 } }
+#define POOLS { { 512, 4 }, { 1024, 2 }, { 4096, 2 }, { LARGEST_PAYLOAD, 2 } }
 
 static const struct mount_options small_requests = { .max_write = MAX_WRITE };
 
@@ -73,7 +73,10 @@ static int add_with_size(struct server_queue *queue, unsigned int n, __u32 size)
 
 static int add(struct server_queue *queue, unsigned int n)
 {
-	return add_with_size(queue, n, queue->mode.pool[n].buf_size);
+	struct server_command command;
+
+	queue_fill_add_sized_bufpool(queue, n, &command);
+	return queue_send(queue, &command);
 }
 
 static int register_entry(struct server_queue *queue)

@@ -61,6 +61,7 @@ struct queue_mode {
 	 * A buffer pool is pool[0], and the kernel decides on its buf_size; with
 	 * BUFPOOL_SIZES the server does.
 	 */
+#define LARGEST_PAYLOAD 0	/* as a buf_size: the mount's max_payload */
 	unsigned int nr_pools;
 	struct pool_mode {
 		__u32 buf_size;
@@ -356,6 +357,8 @@ long mount_table_kib(const struct fuse_mount *mount);
  */
 unsigned int possible_queues(void);
 size_t page_align(size_t size);
+/* The max_payload of a mount whose max_write is no more than a page */
+size_t smallest_payload(void);
 
 /* Queues */
 #define RING_FLAGS (IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN)

@@ -13,18 +13,29 @@
 #include "kselftest_harness.h"
 #include "test_fs.h"
 
-#define PAGE 4096
-#define DEPTH 20	/* 20 header slots of 288 bytes: 2 pages */
+#define PAGE ((size_t)getpagesize())
+#define HEADER 288	/* sizeof(struct fuse_uring_req_header) */
 #define HEADER_PAGES 2
-#define BUFFER_PAGES (1 + 4)	/* 2 x 2 KiB, 2 x 8 KiB */
+#define BUFFER_PAGES (1 + 4)
 #define ALL_PAGES (HEADER_PAGES + BUFFER_PAGES)
 
-static const struct queue_mode pinned = {
-	.flags = PINNED_FLAGS,
-	.depth = DEPTH,
-	.nr_pools = 2,
-	.pool = { { 2048, 2 }, { 8192, 2 } },
-};
+/* So many header slots that they need two pages; two buffers in one page, two in four */
+static struct queue_mode pinned_mode(void)
+{
+	struct queue_mode pinned = {
+		.flags = PINNED_FLAGS,
+		.depth = PAGE / HEADER + 6,
+		.nr_pools = 2,
+		.pool = { { PAGE / 2, 2 }, { 2 * PAGE, 2 } },
+	};
+
+	return pinned;
+}
+
+static long kib(unsigned int pages)
+{
+	return pages * PAGE / 1024;
+}
 
 static const struct mount_options small_requests = { .max_write = 4096 };
 
@@ -36,12 +47,11 @@ FIXTURE(memlock)
 
 FIXTURE_SETUP(memlock)
 {
+	const struct queue_mode pinned = pinned_mode();
 	const char *impossible = ring_tests_impossible();
 
 	if (impossible)
 		SKIP(return, "%s", impossible);
-	if (getpagesize() != PAGE)
-		SKIP(return, "the figures are for pages of 4 KiB");
 	impossible = exact_memlock_impossible();
 	if (impossible)
 		SKIP(return, "%s", impossible);
@@ -80,7 +90,7 @@ TEST_F(memlock, a_page_less_is_refused_and_the_exact_limit_accepted)
 	}
 	ASSERT_EQ(0, set_memlock(ALL_PAGES * PAGE));
 	EXPECT_EQ(0, register_with(&self->mount, PINNED_FLAGS));
-	EXPECT_EQ(ALL_PAGES * 4, pinned_kib(getpid()));
+	EXPECT_EQ(kib(ALL_PAGES), pinned_kib(getpid()));
 }
 
 TEST_F(memlock, a_limit_within_a_page_holds_only_whole_ones)
@@ -99,7 +109,7 @@ TEST_F(memlock, pinned_headers_count_alone)
 	EXPECT_EQ(-ENOMEM, register_with(&self->mount, flags));
 	ASSERT_EQ(0, set_memlock(HEADER_PAGES * PAGE));
 	EXPECT_EQ(0, register_with(&self->mount, flags));
-	EXPECT_EQ(HEADER_PAGES * 4, pinned_kib(getpid()));
+	EXPECT_EQ(kib(HEADER_PAGES), pinned_kib(getpid()));
 }
 
 TEST_F(memlock, pinned_buffers_count_alone)
@@ -110,7 +120,7 @@ TEST_F(memlock, pinned_buffers_count_alone)
 	EXPECT_EQ(-ENOMEM, register_with(&self->mount, flags));
 	ASSERT_EQ(0, set_memlock(BUFFER_PAGES * PAGE));
 	EXPECT_EQ(0, register_with(&self->mount, flags));
-	EXPECT_EQ(BUFFER_PAGES * 4, pinned_kib(getpid()));
+	EXPECT_EQ(kib(BUFFER_PAGES), pinned_kib(getpid()));
 }
 
 TEST_F(memlock, a_buffer_ring_in_place_counts_nothing)
@@ -137,17 +147,17 @@ TEST_F(memlock, queues_of_a_user_add_up)
 	ASSERT_EQ(0, become_user_with_memlock((2 * ALL_PAGES - 1) * PAGE));
 	EXPECT_EQ(0, register_with(&self->mount, PINNED_FLAGS));
 	EXPECT_EQ(-ENOMEM, register_with(&self->other, PINNED_FLAGS));
-	EXPECT_EQ(ALL_PAGES * 4, pinned_kib(getpid()));
+	EXPECT_EQ(kib(ALL_PAGES), pinned_kib(getpid()));
 	ASSERT_EQ(0, set_memlock(2 * ALL_PAGES * PAGE));
 	EXPECT_EQ(0, register_with(&self->other, PINNED_FLAGS));
-	EXPECT_EQ(2 * ALL_PAGES * 4, pinned_kib(getpid()));
+	EXPECT_EQ(kib(2 * ALL_PAGES), pinned_kib(getpid()));
 }
 
 TEST_F(memlock, more_entries_of_a_queue_pin_nothing_more)
 {
 	ASSERT_EQ(0, become_user_with_memlock(ALL_PAGES * PAGE));
 	ASSERT_EQ(0, queue_register_all(&self->mount.queues[0]));
-	EXPECT_EQ(ALL_PAGES * 4, pinned_kib(getpid()));
+	EXPECT_EQ(kib(ALL_PAGES), pinned_kib(getpid()));
 }
 
 TEST_F(memlock, the_limit_does_not_bind_cap_ipc_lock)
@@ -156,21 +166,21 @@ TEST_F(memlock, the_limit_does_not_bind_cap_ipc_lock)
 		SKIP(return, "needs CAP_IPC_LOCK");
 	ASSERT_EQ(0, set_memlock(0));
 	EXPECT_EQ(0, register_with(&self->mount, PINNED_FLAGS));
-	EXPECT_EQ(ALL_PAGES * 4, pinned_kib(getpid()));
+	EXPECT_EQ(kib(ALL_PAGES), pinned_kib(getpid()));
 }
 
 TEST_F(memlock, only_what_the_ring_uses_is_pinned)
 {
 	struct server_command reg;
 
-	/* Half a buffer more in each pool, and 15 more header slots */
+	/* Half a buffer more in each pool, and many more header slots */
 	queue_fill_register(&self->mount.queues[0], 0, &reg);
 	reg.bufring.max_queue_depth = 5;
-	reg.iov[1].iov_len = 2048 + 1024;
-	reg.iov[2].iov_len = 8192 + 4096;
+	reg.iov[1].iov_len = PAGE / 2 + PAGE / 4;
+	reg.iov[2].iov_len = 2 * PAGE + PAGE;
 	ASSERT_EQ(0, become_user_with_memlock((1 + 1 + 2) * PAGE));
 	EXPECT_EQ(0, queue_send(&self->mount.queues[0], &reg));
-	EXPECT_EQ((1 + 1 + 2) * 4, pinned_kib(getpid()));
+	EXPECT_EQ(kib(1 + 1 + 2), pinned_kib(getpid()));
 }
 
 /* A failure would show as one page still missing for the other mount. */
@@ -185,7 +195,7 @@ static void check_all_released(struct __test_metadata *_metadata,
 		err = register_with(&self->other, PINNED_FLAGS);
 	} while (err == -ENOMEM && now_ms() < deadline);
 	EXPECT_EQ(0, err);
-	EXPECT_EQ(ALL_PAGES * 4, pinned_kib(getpid()));
+	EXPECT_EQ(kib(ALL_PAGES), pinned_kib(getpid()));
 }
 
 TEST_F(memlock, closing_ring_and_device_releases_while_the_mount_stands)
@@ -210,7 +220,7 @@ TEST_F(memlock, an_abort_releases_while_the_server_lives)
 TEST_F(memlock, an_unmount_releases_while_the_server_lives)
 {
 	ASSERT_EQ(0, register_with(&self->mount, PINNED_FLAGS));
-	EXPECT_EQ(ALL_PAGES * 4, pinned_kib(getpid()));
+	EXPECT_EQ(kib(ALL_PAGES), pinned_kib(getpid()));
 	ASSERT_EQ(0, mount_detach(&self->mount));
 	EXPECT_EQ(0, wait_until_pinned_is(0));
 }
@@ -218,6 +228,7 @@ TEST_F(memlock, an_unmount_releases_while_the_server_lives)
 /* In a process of its own, with an io_uring that is all its own */
 static long serve_pinned(void *arg)
 {
+	const struct queue_mode pinned = pinned_mode();
 	struct fuse_mount *mount = arg;
 	int err;
 
@@ -236,7 +247,7 @@ TEST_F(memlock, a_killed_server_releases_while_the_mount_stands)
 
 	test_user();	/* the same one in both processes */
 	ASSERT_EQ(0, server_start(&server, serve_pinned, &self->mount));
-	EXPECT_EQ(ALL_PAGES * 4, server_result(&server));
+	EXPECT_EQ(kib(ALL_PAGES), server_result(&server));
 	queue_close(&self->mount.queues[0]);
 	mount_close_device(&self->mount);
 

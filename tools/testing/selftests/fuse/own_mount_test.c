@@ -17,9 +17,8 @@
 #include "test_fs.h"
 #include "variants.h"
 
-#define PAGE 4096
 #define MAX_WRITE 4096
-#define PAYLOAD 8192
+#define PAYLOAD smallest_payload()	/* whole pages */
 #define SLOW_TEST_S 120		/* for an emulated debug kernel */
 
 /*
@@ -238,7 +237,7 @@ FIXTURE_VARIANT(entangled)
 ADD_VARIANT(entangled, entries, .depth = 1);
 ADD_VARIANT(entangled, bufpool, .depth = 1);
 ADD_VARIANT(entangled, bufring, .depth = 1, .nr_pools = 1,
-	    .pool = { { PAYLOAD, 1 } });
+	    .pool = { { LARGEST_PAYLOAD, 1 } });
 
 /* In memory that all processes share */
 struct entangled {
@@ -259,8 +258,6 @@ FIXTURE_SETUP(entangled)
 	impossible = dangerous_impossible();
 	if (impossible)
 		SKIP(return, "%s", impossible);
-	if (getpagesize() != PAGE)
-		SKIP(return, "the figures are for pages of 4 KiB");
 	self->entangled = mmap(NULL, sizeof(*self->entangled),
 			       PROT_READ | PROT_WRITE,
 			       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -293,10 +290,11 @@ static long open_data(void *arg)
 
 static long open_and_read_data(void *arg)
 {
-	char buffer[PAYLOAD];
+	static char buffer[64 * 1024];
+	ssize_t len = PAYLOAD;
 	long fd = open_data(arg);
 
-	if (fd >= 0 && read(fd, buffer, sizeof(buffer)) != sizeof(buffer))
+	if (fd >= 0 && read(fd, buffer, len) != len)
 		return -EIO;
 	return fd;
 }

@@ -17,7 +17,7 @@
  * that the largest numbers of buffers still fit into memory.
  */
 #define MAX_WRITE 4096
-#define PAYLOAD 8192
+#define PAYLOAD smallest_payload()
 #define HEADER 288	/* sizeof(struct fuse_uring_req_header) */
 #define DEPTH 4
 
@@ -35,11 +35,11 @@ FIXTURE_VARIANT(bounds)
 };
 
 static const struct queue_mode one_pool = {
-	.depth = DEPTH, .nr_pools = 1, .pool = { { PAYLOAD, 4 } },
+	.depth = DEPTH, .nr_pools = 1, .pool = { { LARGEST_PAYLOAD, 4 } },
 };
 
 static const struct queue_mode two_pools = {
-	.depth = DEPTH, .nr_pools = 2, .pool = { { 4096, 4 }, { PAYLOAD, 4 } },
+	.depth = DEPTH, .nr_pools = 2, .pool = { { 4096, 4 }, { LARGEST_PAYLOAD, 4 } },
 };
 
 /* A command whose one changed line makes it fail */
@@ -165,19 +165,19 @@ FIXTURE_VARIANT_ADD(bounds, name)					\
 }
 
 NUMBERS(most_buffers, 0,
-	.depth = DEPTH, .nr_pools = 1, .pool = { { PAYLOAD, 65535 } });
+	.depth = DEPTH, .nr_pools = 1, .pool = { { LARGEST_PAYLOAD, 65535 } });
 NUMBERS(one_buffer_too_many, EINVAL,
-	.depth = DEPTH, .nr_pools = 1, .pool = { { PAYLOAD, 65536 } });
+	.depth = DEPTH, .nr_pools = 1, .pool = { { LARGEST_PAYLOAD, 65536 } });
 NUMBERS(most_buffers_in_two_pools, 0,
-	.depth = DEPTH, .nr_pools = 2, .pool = { { 1, 65534 }, { PAYLOAD, 1 } });
+	.depth = DEPTH, .nr_pools = 2, .pool = { { 1, 65534 }, { LARGEST_PAYLOAD, 1 } });
 NUMBERS(one_buffer_too_many_in_two_pools, EINVAL,
-	.depth = DEPTH, .nr_pools = 2, .pool = { { 1, 65535 }, { PAYLOAD, 1 } });
+	.depth = DEPTH, .nr_pools = 2, .pool = { { 1, 65535 }, { LARGEST_PAYLOAD, 1 } });
 NUMBERS(four_pools, 0,
 	.depth = DEPTH, .nr_pools = 4,
-	.pool = { { 1, 1 }, { 2, 1 }, { 4097, 3 }, { PAYLOAD, 1 } });
+	.pool = { { 1, 1 }, { 2, 1 }, { 4097, 3 }, { LARGEST_PAYLOAD, 1 } });
 
 static const struct queue_mode deepest = {
-	.depth = 65535, .nr_pools = 1, .pool = { { PAYLOAD, 4 } },
+	.depth = 65535, .nr_pools = 1, .pool = { { LARGEST_PAYLOAD, 4 } },
 };
 
 ACCEPTED(deepest_queue, deepest, reg->slot = 65534);
@@ -195,8 +195,6 @@ FIXTURE_SETUP(bounds)
 
 	if (impossible)
 		SKIP(return, "%s", impossible);
-	if (getpagesize() != 4096)
-		SKIP(return, "the figures are for pages of 4 KiB");
 	ASSERT_EQ(0, test_fs_open(&self->fs, 4096));
 	ASSERT_EQ(0, open_mount(self));
 	impossible = flags_impossible(&self->mount, FUSE_URING_REGISTER_BUFRING);
@@ -255,14 +253,12 @@ TEST_F(bounds, a_command_gets_its_answer_in_place)
 }
 
 /* Memory for pinning: what a quarter of it can hold */
-static bool enough_memory(const struct queue_mode *mode)
+static bool enough_memory(const struct fuse_mount *mount,
+			  const struct queue_mode *mode)
 {
-	size_t pages = mode->depth * HEADER / 4096, pool;
+	size_t pages = mode_pinned_bytes(mount, mode) / getpagesize();
 
-	for (pool = 0; pool < mode->nr_pools; pool++)
-		pages += (size_t)mode->pool[pool].nr *
-			 mode->pool[pool].buf_size / 4096;
-	return pages * possible_queues() < (size_t)sysconf(_SC_AVPHYS_PAGES) / 4;
+	return pages * mount->nr_queues < (size_t)sysconf(_SC_AVPHYS_PAGES) / 4;
 }
 
 TEST_F(bounds, a_command_gets_its_answer_pinned)
@@ -271,7 +267,7 @@ TEST_F(bounds, a_command_gets_its_answer_pinned)
 	const char *impossible = NULL;
 
 	mode.flags = PINNED_FLAGS;
-	if (!variant->expected && !enough_memory(&mode))
+	if (!variant->expected && !enough_memory(&self->mount, &mode))
 		SKIP(return, "not enough memory to pin this much");
 	if (!variant->expected)
 		impossible = mode_impossible(&self->mount, &mode);
@@ -309,7 +305,6 @@ FIXTURE_SETUP(live)
 	ASSERT_EQ(0, test_fs_open(&self->fs, 4096));
 	ASSERT_EQ(0, test_fs_mount(&self->fs, &self->mount, &options));
 	mode.flags = variant->flags;
-	mode.pool[0].buf_size = self->mount.max_payload;
 	impossible = mode_impossible(&self->mount, &mode);
 	if (impossible)
 		SKIP(return, "%s", impossible);

@@ -15,10 +15,10 @@
 #include "kselftest_harness.h"
 #include "test_fs.h"
 
-#define PAGE 4096
+#define PAGE ((size_t)getpagesize())
 #define HUGE_PAGE (2 * 1024 * 1024)
 #define MAX_WRITE 4096
-#define PAYLOAD 8192
+#define PAYLOAD smallest_payload()	/* whole pages */
 #define DEPTH 2
 #define POOL_SIZE (2 * PAYLOAD)
 
@@ -59,8 +59,6 @@ FIXTURE_SETUP(memory)
 
 	if (impossible)
 		SKIP(return, "%s", impossible);
-	if (getpagesize() != PAGE)
-		SKIP(return, "the figures are for pages of 4 KiB");
 	self->mode = (struct queue_mode) {
 		.flags = variant->flags, .depth = DEPTH, .nr_pools = 1,
 		.pool = { { PAYLOAD, 2 } },

@@ -28,6 +28,13 @@ unsigned int possible_queues(void)
 	return cpus ?: sysconf(_SC_NPROCESSORS_CONF);
 }
 
+size_t smallest_payload(void)
+{
+	size_t page = sysconf(_SC_PAGESIZE);
+
+	return page < FUSE_MIN_READ_BUFFER ? FUSE_MIN_READ_BUFFER : page;
+}
+
 size_t page_align(size_t size)
 {
 	size_t page = getpagesize();
@@ -63,9 +70,14 @@ unsigned int mode_pools(const struct fuse_mount *mount,
 			const struct queue_mode *mode,
 			struct pool_mode pool[FUSE_URING_MAX_POOLS])
 {
+	unsigned int n;
+
 	memset(pool, 0, FUSE_URING_MAX_POOLS * sizeof(*pool));
 	if ((mode->flags || mode->bufpool & BUFPOOL_SIZES) && mode->nr_pools) {
 		memcpy(pool, mode->pool, mode->nr_pools * sizeof(*pool));
+		for (n = 0; n < mode->nr_pools; n++)
+			if (pool[n].buf_size == LARGEST_PAYLOAD)
+				pool[n].buf_size = mount->max_payload;
 		return mode->nr_pools;
 	}
 	/* An entry's own buffers are as if they were a pool by slot. */
