@@ -29,7 +29,7 @@ PARTS=${PARTS:-fixes bufpool bufring other selftests tools}
 # and so is what is added under such a name.
 WHOLE_DIRS=(
 	"$SELFTESTS"/{io,bad_reply,interrupt,short_read,late_register,log}_test.c
-	"$SELFTESTS"/{own_mount,teardown,abort,stress}_test.c
+	"$SELFTESTS"/{own_mount,teardown,abort,cpu,stress}_test.c
 	"$SELFTESTS/buffers_*" "$SELFTESTS/bufpool_*"
 	"$SELFTESTS"/{few_buffers,pools,progress,slow_memory}_test.c
 	"$SELFTESTS/register_*" "$SELFTESTS"/{memlock,privilege,fault}_test.c
