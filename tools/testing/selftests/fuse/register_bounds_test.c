@@ -151,7 +151,7 @@ REFUSED(headers_outside_user_space, one_pool, EFAULT,
 REFUSED(pool_outside_user_space, one_pool, EFAULT,
 	reg->iov[1].iov_base = (void *)(ULONG_MAX - 0xfffff));
 REFUSED(pool_wraps_around, one_pool, EFAULT,
-	reg->iov[1].iov_base = (void *)(ULONG_MAX - 4095));
+	reg->iov[1].iov_base = (void *)-(size_t)getpagesize());
 #endif
 
 /* The number of buffers, for which a large part of memory is reserved */

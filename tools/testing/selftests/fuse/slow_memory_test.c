@@ -16,9 +16,9 @@
 #include "variants.h"
 
 #define MAX_WRITE 4096
-#define PAYLOAD 8192
+#define PAYLOAD smallest_payload()
 #define DEPTH 2
-#define HEADERS_SIZE 4096
+#define HEADERS_SIZE ((size_t)getpagesize())
 #define FILE_SIZE (2 * PAYLOAD)
 
 FIXTURE(slow)
@@ -35,7 +35,7 @@ FIXTURE_VARIANT(slow)
 	struct queue_mode mode;
 };
 
-#define BUFFERS .depth = DEPTH, .nr_pools = 1, .pool = { { PAYLOAD, 2 } }
+#define BUFFERS .depth = DEPTH, .nr_pools = 1, .pool = { { LARGEST_PAYLOAD, 2 } }
 
 ADD_VARIANT(slow, entries, BUFFERS);
 ADD_VARIANT(slow, bufpool, BUFFERS);
