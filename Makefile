@@ -10,6 +10,7 @@
 #   CACHE_DIR=/path   where downloads and compiler results are kept
 #   BENCH=quick       a part of the benchmark; scripts/bench.sh has all settings
 #   TEST="a b"        only these test programs; ARGS='-t name' for them
+#   ARCH=arm64|s390x  the machine that check-arch emulates
 #   MUTANT="a b"      only these of the faults that check-mutants puts in
 #   FIX="a b"         only these of the fixes or faults that check-fixes proves
 #   KERNELS="7.2 x"   those that check-kernels runs: scripts/kernels.sh has the words
@@ -66,6 +67,8 @@ help:
 	@echo '                alone: its test must fail and pass'
 	@echo '  check-kernels - the selftests on stock kernels, those of Debian in qemu: which'
 	@echo '                known faults has each? build/reports/kernels/report.html'
+	@echo '  check-arch  - the selftests on other machines, emulated: ARCH=arm64 with'
+	@echo '                large pages, ARCH=s390x with big-endian numbers'
 	@echo '  check-coverage - list the lines of the new files that no test reaches'
 	@echo '  check-library - all tests of the library, at length: real file systems,'
 	@echo '                load, killed servers'
@@ -141,6 +144,10 @@ check-fixes:
 check-kernels:
 	$(Q)TEST='$(TEST)' ARGS='$(ARGS)' scripts/kernels.sh
 
+check-arch:
+	$(Q)CROSS='$(or $(ARCH),none)' \
+		TEST='$(TEST)' ARGS='$(ARGS)' scripts/kernels.sh
+
 check-coverage:
 	$(Q)scripts/coverage.sh
 
@@ -161,7 +168,7 @@ check-library:
 clean:
 	$(Q)rm -rf build/uml build/uml-* build/qemu build/qemu-* \
 		build/base build/check build/cpu build/fixes build/mutants \
-		build/selftests build/selftests-32 build/i386 \
+		build/selftests build/selftests-* build/i386 \
 		build/fuse_ring build/fuse_ring-tests* \
 		build/series build/reports build/apt build/deb
 
@@ -170,4 +177,5 @@ distclean:
 	$(Q)rm -rf --one-file-system build
 
 .PHONY: help deps tree kernel selftests run_tests shell library bench refresh series deb check \
-	check-mutants check-fixes check-kernels check-coverage check-library check-repeat clean distclean
+	check-mutants check-fixes check-kernels check-arch check-coverage check-library \
+	check-repeat clean distclean

@@ -4,9 +4,11 @@
 # What fetch.sh and kernels.sh have in common: packages of suites that this system
 # does not have. Its own apt configuration is only read: newer suites live in a
 # private one below build/apt, checked with the installed archive key. Source it
-# after lib.sh, then call private_start LOG HINT.
+# after lib.sh, then call private_start LOG HINT. With CROSS they are packages of that
+# architecture.
 
 apt=$BUILD/apt
+packages_for=(${CROSS:+-o "APT::Architecture=$CROSS" -o "APT::Architectures::=$CROSS"})
 
 private_apt()
 {
@@ -20,7 +22,7 @@ private_apt()
 		-o Acquire::Languages=none -o APT::Sandbox::User=root \
 		-o Acquire::Retries=1 -o Acquire::http::Timeout=30 \
 		-o Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false \
-		"$@"
+		"${packages_for[@]}" "$@"
 }
 
 # private_start LOG HINT: sets the address of the archive and the suites to ask, the
@@ -52,11 +54,17 @@ private_start()
 # archive has no such suite.
 use_suite()
 {
-	printf '%s [signed-by=%s] %s %s main\n' "$1" "$keyring" "$uri" "$suite" \
+	printf '%s [%ssigned-by=%s] %s %s main\n' "$1" "${CROSS:+arch=$CROSS }" "$keyring" \
+		"$uri" "$suite" \
 		>"$apt/sources.list"
 	if ! private_apt apt-get update >"$log.update" 2>&1 ||
 	   grep -qE '^(Err|W:|E:)' "$log.update"; then
 		cat "$log.update" >>"$log"
+		# As while a mirror is being updated
+		if grep -qE 'unexpected size|Hash Sum mismatch' "$log.update"; then
+			say "$suite has lists that do not match its Release file: left out"
+			return 1
+		fi
 		grep -qE '404|no longer has a Release|does not have a Release' \
 			"$log.update" ||
 			die "cannot reach $uri (see $log): check the network, or $hint"

@@ -303,8 +303,14 @@ refuse "an engine nobody has" "uml or qemu" env ENGINE=vax "$repo/scripts/kernel
 refuse "a kernel nobody built" "build it first" "$vm" -k "$box/none"
 refuse "an image that is not there" "there is no $box/none" \
 	env KERNELS="7.3 $box/none" "$repo/scripts/kernels.sh"
-refuse "a kernel of no kind" "neither a version, a path nor uml" \
+refuse "a kernel of no kind" "neither a version, a path, series nor uml" \
 	env KERNELS=stock "$repo/scripts/kernels.sh"
+refuse "a machine nobody has" "ARCH=vax: arm64 or s390x" \
+	env CROSS=vax ENGINE=qemu "$repo/scripts/kernel.sh"
+refuse "no machine" "ARCH=none: arm64 or s390x" \
+	env CROSS=none "$repo/scripts/kernels.sh"
+refuse "User Mode Linux for another machine" "uml is none of arm64" \
+	env CROSS=arm64 KERNELS=uml "$repo/scripts/kernels.sh"
 
 # The judge of kernel logs: every sample line must be seen, and nothing in the
 # log of a healthy boot.

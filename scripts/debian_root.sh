@@ -1,19 +1,32 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# debian_root.sh RELEASE: prints the path of a directory with a Debian system of
-# that release in it, made if it is not there, for the library's tests: what they
+# debian_root.sh RELEASE [ARCH]: prints the path of a directory with a Debian system
+# of that release in it, made if it is not there, for the library's tests: what they
 # build with and the file systems they run. It comes from the archive that this
 # system uses.
+#
+# With ARCH it is one for another architecture, to build for and to run in qemu: what
+# the selftests take. Its packages are only unpacked, as their scripts cannot be run
+# here.
 
 . "$(dirname "$0")/lib.sh" || exit 1
 need mmdebstrap apt-get flock
 
 release=${1:?which release?}
-root=$BUILD/debian-$release
+arch=${2:-}
+root=$BUILD/debian-$release${arch:+-$arch}
 packages="gcc make pkg-config libc6-dev liburing-dev libfuse3-dev fuse3
 	python3 attr procps iproute2 e2fsprogs fio man-db
 	sshfs openssh-server squashfuse squashfs-tools fuse-overlayfs fuse2fs"
+variant=(--variant=essential)
+if [ -n "$arch" ]; then
+	packages="base-files base-passwd bash dash coreutils util-linux mount mawk grep sed
+		findutils diffutils perl-base procps kmod attr iproute2 e2fsprogs python3
+		fuse3 libfuse3-dev liburing-dev libc6-dev busybox-static"
+	variant=(--variant=extract --architectures="$arch"
+		--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr)
+fi
 
 # A mount in there would be one of this machine: not to be emptied.
 remove()
@@ -23,23 +36,35 @@ remove()
 
 make_root()
 {
-	local log=$REPORTS/debian-$release.log archives keyring
+	local log=$REPORTS/${root##*/}.log archives keyring
 
 	[ "$(id -u)" = 0 ] || die "needs root, to make a Debian system"
 	archives=$(debian_archives) || die "apt knows no Debian archive"
 	keyring=$(debian_keyring)
 	free_space "$BUILD" 2
-	say "making a Debian $release system"
+	say "making a Debian $release system${arch:+ for $arch}"
 	mkdir -p "$REPORTS"
 	remove
-	mmdebstrap --variant=essential --aptopt='APT::Install-Recommends "false"' \
+	mmdebstrap "${variant[@]}" --aptopt='APT::Install-Recommends "false"' \
 		--include="$(echo "$packages" | tr -s '\n\t ' ',')" "$release" "$root" \
 		"deb [signed-by=$keyring] ${archives%%[ $'\n']*} $release main" \
 		>"$log" 2>&1 </dev/null || {
 		remove
 		die "it could not be made: $(grep -m1 '^E:' "$log" || echo "see $log")"
 	}
+	[ -z "$arch" ] || finish
 	echo "$packages" >"$root/made"
+}
+
+# What the scripts of its packages would have done
+finish()
+{
+	local file
+
+	for file in passwd group; do
+		cp "$root/usr/share/base-passwd/$file.master" "$root/etc/$file"
+	done
+	ln -s mawk "$root/usr/bin/awk"
 }
 
 # What mmdebstrap starts keeps the lock, too, if this here is killed.

@@ -23,8 +23,12 @@ bench_packages="e2fsprogs"
 # openssh-server would start one for everybody.
 library_packages="sshfs squashfuse squashfs-tools fuse-overlayfs fuse2fs e2fsprogs"
 
+# The version of gcc here. Packages without it, gcc-multilib and the compilers for
+# other architectures, exclude each other.
+gcc=$(apt-cache depends gcc 2>/dev/null | sed -n 's/.*Depends: \(gcc-[0-9]*\)$/\1/p' | head -n 1)
+
 # 32-bit programs, where the machine is of the kind that can run them
-[ "$(uname -m)" != x86_64 ] || check_packages="$check_packages gcc-multilib"
+[ "$(uname -m)" != x86_64 ] || check_packages="$check_packages ${gcc:-gcc}-multilib"
 
 [ "${ENGINE:-uml}" != qemu ] || packages="$packages qemu-system-x86"
 
@@ -33,13 +37,25 @@ library_packages="sshfs squashfuse squashfs-tools fuse-overlayfs fuse2fs e2fspro
 	check_packages="$check_packages lava-common"
 
 case $job in
-run)	[ "${CROSS32:-0}" != 1 ] || packages="$packages gcc-multilib" ;;
+run)	[ "${CROSS32:-0}" != 1 ] || packages="$packages ${gcc:-gcc}-multilib" ;;
 check)	packages="$packages $check_packages" ;;
 bench)	packages="$packages $check_packages $bench_packages" ;;
 library)	packages="$packages $check_packages $library_packages" ;;
 kernels) packages="$packages qemu-system-x86 busybox-static zstd"
 	# Debian 12 has it in qemu-system-common.
-	! apt-cache show virtiofsd >/dev/null 2>&1 || packages="$packages virtiofsd" ;;
+	! apt-cache show virtiofsd >/dev/null 2>&1 || packages="$packages virtiofsd"
+	if [ -n "${CROSS:-}" ]; then
+		tools=$(triplet "$CROSS")
+		packages="$packages mmdebstrap ${gcc:-gcc}-$tools"
+		emulator=qemu-system-arm
+		if [ "$CROSS" = s390x ]; then
+			# Debian 12 has it in qemu-system-misc.
+			emulator=qemu-system-misc
+			! apt-cache show qemu-system-s390x >/dev/null 2>&1 ||
+				emulator=qemu-system-s390x
+		fi
+		packages="$packages $emulator"
+	fi ;;
 coverage) packages="$packages gcovr diff-cover" ;;
 deb)	packages="$packages $deb_packages" ;;
 *)	die "no such job '$job': run, check, bench, library, coverage, kernels or deb" ;;

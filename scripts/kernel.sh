@@ -3,7 +3,8 @@
 #
 # kernel.sh: builds the kernel for an engine and prints the path of its image.
 #
-#   ENGINE=uml|qemu   User Mode Linux (default) or an x86_64 kernel for qemu
+#   ENGINE=uml|qemu   User Mode Linux (default) or a kernel for qemu
+#   CROSS=arm64|s390x what qemu emulates, in place of an x86_64
 #   DEBUG=1           with KASAN, lockdep, kmemleak...
 #   DEBUG=kcsan       with KCSAN, which looks at the files that the series changes
 #   DEBUG=coverage    counts how often each line of them runs
@@ -18,14 +19,24 @@
 need gcc make flex bison bc perl
 
 engine=${ENGINE:-uml}
-case $engine in
+name=$engine
+config=("$TOP/$SELFTESTS/config" "$WORKSHOP/configs/$engine")
+cross=()
+if [ -n "${CROSS:-}" ]; then
+	[ "$engine" = qemu ] || die "CROSS=$CROSS is for ENGINE=qemu"
+	compiler=$(cross_gcc "$CROSS")
+	cross=(CROSS_COMPILE="${compiler%gcc*}" CC="$compiler")
+	name=$engine-$CROSS
+	config+=("$WORKSHOP/configs/$CROSS")
+fi
+case $engine${CROSS:+-$CROSS} in
 uml)	arch=um image=linux steps=1270 ;;
 qemu)	arch=x86_64 image=arch/x86/boot/bzImage steps=1750 ;;
+qemu-arm64)	arch=arm64 image=arch/arm64/boot/Image steps=1700 ;;
+qemu-s390x)	arch=s390 image=arch/s390/boot/bzImage steps=1600 ;;
 *)	die "ENGINE=$engine: uml or qemu" ;;
 esac
 
-name=$engine
-config=("$TOP/$SELFTESTS/config" "$WORKSHOP/configs/$engine")
 # What is to be instrumented, where it is not the whole kernel: what the series
 # changes, and for races what shares data with it.
 mapfile -t objects < <({
@@ -35,21 +46,21 @@ mapfile -t objects < <({
 instrument=()
 case ${DEBUG:-0} in
 0)	;;
-1)	name=$engine-debug
+1)	name=$name-debug
 	config+=("$WORKSHOP/configs/debug") ;;
-kcsan)	name=$engine-kcsan
+kcsan)	name=$name-kcsan
 	config+=("$WORKSHOP/configs/kcsan")
 	instrument=(KCSAN_SANITIZE=n)
 	for object in "${objects[@]}" dev rsrc; do
 		instrument+=("KCSAN_SANITIZE_$object.o=y")
 	done ;;
 coverage)
-	name=$engine-coverage
+	name=$name-coverage
 	config+=("$WORKSHOP/configs/coverage")
 	for object in "${objects[@]}"; do
 		instrument+=("GCOV_PROFILE_$object.o=y")
 	done ;;
-module)	name=$engine-module
+module)	name=$name-module
 	config+=("$WORKSHOP/configs/module") ;;
 *)	die "DEBUG=$DEBUG: 0, 1, kcsan, coverage or module" ;;
 esac
@@ -81,7 +92,7 @@ kmake()
 {
 	# MAKEFLAGS of the calling make would carry its own variables into kbuild.
 	env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u KERNEL -u DEBUG -u BASE \
-		make -C "$source" O="$out" ARCH="$arch" -j"$JOBS" \
+		make -C "$source" O="$out" ARCH="$arch" "${cross[@]}" -j"$JOBS" \
 		${W:+W="$W"} ${C:+C="$C"} "${instrument[@]}" "$@"
 }
 

@@ -8,7 +8,12 @@
 #                     an archive of this system's has; images, of User Mode Linux
 #                     ('linux') or a bzImage; "uml" is Linux 7.3 as released, built
 #                     here for User Mode Linux. Default: uml 7.3 7.2 7.1 6.18 6.12
+#                     "series" is the kernel that this repository makes.
+#   CROSS=arm64|s390x kernels of that architecture, emulated: those of Debian have
+#                     16 KiB pages on arm64, and the one of the series 64 KiB. Default:
+#                     7.3 series
 #   TEST="a b"        only these test programs; ARGS='-t name' for them
+#   CPUS=N            of those in qemu (default 2)
 #
 # A kernel of Debian's boots in qemu, with an initramfs made of its own modules, or over
 # virtiofs, which it has built in, where the archive has its modules no more. Tests
@@ -22,15 +27,21 @@
 . "$(dirname "$0")/lib.sh" || exit 1
 . "$(dirname "$0")/apt.sh" || exit 1
 
-out=$REPORTS/kernels
-store=$CACHE_DIR/kernels
+out=$REPORTS/kernels${CROSS:+-$CROSS}
+store=$CACHE_DIR/kernels${CROSS:+-$CROSS}
 default="uml 7.3 7.2 7.1 6.18 6.12"
+flavour=amd64
+case ${CROSS:-} in
+'')	;;
+arm64)	flavour=arm64-16k default="7.3 series" ;;
+*)	flavour=$CROSS default="7.3 series" ;;
+esac
 # What mounts the root, and what the tests use where it is a module
-modules=(virtio_pci 9pnet_virtio 9p fuse cuse loop ext4)
+modules=(virtio_pci virtio_console 9pnet_virtio 9p fuse cuse loop ext4)
 # Seconds for a whole run, and for one test that may hang
 limit=3600 limit_of_one=240
 
-names_of_packages='^linux-(binary|image|modules)-[0-9][0-9.]*(-[0-9]+)?([+][a-z0-9.]+)?-amd64$'
+names_of_packages='^linux-(binary|image|modules)-[0-9][0-9.]*(-[0-9]+)?([+][a-z0-9.]+)?-'"$flavour\$"
 
 # The packages that hold kernels: SUITE PACKAGE VERSION. Which there are changes
 # little in a day, and asking all suites takes half a minute.
@@ -159,14 +170,15 @@ describe()
 	printf '%s\n' "$@" >"$dir/kernel"
 }
 
-# add NAME IMAGE OPTIONS SOURCE STOCK: a kernel to be run, with options for vm.sh
+# add NAME IMAGE OPTIONS SOURCE STOCK [RELEASE]: a kernel to be run, with options for
+# vm.sh
 names=() images=() options=() releases=()
 add()
 {
-	local name=$1 engine=qemu release
+	local name=$1 engine=qemu release=${6:-}
 
 	[ "${2##*/}" != linux ] || engine=uml
-	release=$(release_of "$2") || :
+	release=${release:-$(release_of "$2")} || :
 	[[ $release =~ ^[0-9]+[.][0-9]+ ]] || die "$2 is no kernel that can be run here"
 	[[ " ${names[*]} " != *" $name "* ]] || name=$name-${#names[@]}
 	names+=("$name") images+=("$2") options+=("$3") releases+=("${BASH_REMATCH[0]}")
@@ -198,7 +210,7 @@ add_debian()
 		dir=$store/$release
 		[ ! -e "$dir/initramfs" ] || option=$'-I\n'$dir/initramfs
 		add "$(awk '{ sub(/-.*/, "", $2); print $2 }' "$dir/package")" \
-			"$dir/vmlinuz" "$option" "Debian $(cat "$dir/package")" yes
+			"$dir/vmlinuz" "$option" "Debian $(cat "$dir/package")" yes "$release"
 		return
 	fi
 	# What nobody named may be missing, but not without a word.
@@ -210,12 +222,15 @@ add_debian()
 missing=()
 add_kernels()
 {
-	local kernel
+	local kernel image
 
 	for kernel in ${KERNELS:-$default}; do
 		case $kernel in
 		uml)	add "$KVER-uml" "$(ENGINE=uml BASE=1 DEBUG=0 "$TOP/scripts/kernel.sh")" '' \
 				"Linux $KVER as released, built for User Mode Linux" yes ;;
+		series)	image=$(ENGINE=qemu BASE=0 DEBUG=0 "$TOP/scripts/kernel.sh")
+			add series "$image" '' "Linux $KVER with the series" no \
+				"$(cat "${image%%/arch/*}/include/config/kernel.release")" ;;
 		*/*)	add_image "$kernel" ;;
 		*)	add_debian "$kernel" ;;
 		esac
@@ -229,9 +244,10 @@ check_words()
 
 	for kernel in ${KERNELS:-}; do
 		case $kernel in
-		uml|[0-9]*) ;;
+		uml)	[ -z "${CROSS:-}" ] || die "KERNELS: uml is none of $CROSS" ;;
+		series|[0-9]*) ;;
 		*/*)	[ -s "$kernel" ] || die "KERNELS: there is no $kernel" ;;
-		*)	die "KERNELS: $kernel is neither a version, a path nor uml" ;;
+		*)	die "KERNELS: $kernel is neither a version, a path, series nor uml" ;;
 		esac
 	done
 }
@@ -242,9 +258,11 @@ boot()
 	local dir=$out/${names[$1]} more=()
 
 	[ -z "${options[$1]}" ] || mapfile -t more <<<"${options[$1]}"
+	[ -z "${CROSS:-}" ] || more+=(-e qemu -A "$CROSS" -R "$root")
+	[ -z "${CPUS:-}" ] || more+=(-n "$CPUS")
 	mkdir -p "$dir/$2"
 	# What the processor is kept from guessing makes an emulated one slow.
-	"$WORKSHOP/vm.sh" -k "${images[$1]}" -S "$LINUX" -O "$BUILD/selftests" -m 2G \
+	"$WORKSHOP/vm.sh" -k "${images[$1]}" -S "$LINUX" -O "$selftests" -m 2G \
 		-r "$dir/$2" -t "$3" -T "$4" -a "$5" -x "$dir/known" \
 		-p mitigations=off "${more[@]}" >"$dir/$2/log" 2>&1 </dev/null || :
 }
@@ -283,6 +301,12 @@ run_kernel()
 	local n=$1 dir=$out/${names[$1]} name program args started=$SECONDS
 
 	say "${names[n]}: $(sed -n 's/^source=//p' "$dir/kernel")"
+	if [ "${names[n]}" = series ]; then
+		: >"$dir/known"
+		FUSE_DANGEROUS_TESTS=1 boot_all "$n"
+		echo "seconds=$((SECONDS - started))" >>"$dir/kernel"
+		return
+	fi
 	"$TOP/scripts/fixes.sh" --tests "${releases[n]}" >"$dir/known"
 	FUSE_DANGEROUS_TESTS='' boot_all "$n"
 	while read -r name program args; do
@@ -299,8 +323,14 @@ run_kernel()
 check_words
 "$TOP/scripts/deps.sh" kernels
 "$TOP/scripts/tree.sh"
-"$TOP/scripts/selftests.sh" all
-programs=${TEST:-$(sed -n 's/^TEST_GEN_PROGS [:+]= //p' "$TOP/$SELFTESTS/Makefile")}
+root='' selftests=$BUILD/selftests
+if [ -n "${CROSS:-}" ]; then
+	root=$("$TOP/scripts/debian_root.sh" "$(own_release)" "$CROSS")
+	selftests=$BUILD/selftests-$CROSS
+	export BUSYBOX=$root/bin/busybox
+fi
+ROOT=$root "$TOP/scripts/selftests.sh" all
+programs=${TEST:-$(basename -s .c "$TOP/$SELFTESTS"/*_test.c)}
 programs=$(echo "$programs" | tr -s '\n\t ' ' ')
 rm -rf "$out"
 mkdir -p "$out"

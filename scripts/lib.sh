@@ -170,6 +170,34 @@ debian_archives()
 	echo "$lines"
 }
 
+# The release of that archive which this system is, or is based on
+own_release()
+{
+	debian_archives | awk 'NR == 1 && NF == 2 { print $2; found = 1 } END { exit !found }' ||
+		die "apt has no lists of a Debian archive: run 'apt-get update'"
+}
+
+# What the tools and directories of another architecture are called
+triplet()
+{
+	case $1 in
+	arm64)	echo aarch64-linux-gnu ;;
+	s390x)	echo s390x-linux-gnu ;;
+	*)	die "ARCH=$1: arm64 or s390x" ;;
+	esac
+}
+
+# The compiler for another architecture, of the version that makes our own programs
+cross_gcc()
+{
+	local tools version
+
+	tools=$(triplet "$1")
+	version=$(gcc -dumpversion)
+	need "$tools-gcc-${version%%.*}"
+	echo "$tools-gcc-${version%%.*}"
+}
+
 # The key of that archive, which newer releases are signed with, too
 debian_keyring()
 {

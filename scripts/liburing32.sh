@@ -16,7 +16,7 @@ links()
 }
 
 echo 'int x;' | gcc -m32 -x c -c -o /dev/null - -include stdio.h 2>/dev/null ||
-	die "the compiler cannot make 32-bit programs: install gcc-multilib"
+	die "the compiler cannot make 32-bit programs: run 'make deps'"
 if links; then
 	exit 0
 fi

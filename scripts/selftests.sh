@@ -4,7 +4,8 @@
 # selftests.sh TARGET [VAR=value...]: kselftest's own make in the prepared
 # tree, against that tree's headers, with the output in build/selftests (or O=).
 # For 'all' also the programs of tools/testing/fuse, in workshop below that.
-# CROSS32=1 makes 32-bit programs in build/selftests-32.
+# CROSS32=1 makes 32-bit programs in build/selftests-32, CROSS=arm64|s390x those of
+# another architecture in build/selftests-ARCH, with the libraries of ROOT.
 
 . "$(dirname "$0")/lib.sh" || exit 1
 need gcc make rsync
@@ -22,6 +23,12 @@ if [ "$cross32" = 1 ]; then
 	more=(CROSS32=1 "LDFLAGS=$("$TOP/scripts/liburing32.sh")")
 	out=${out:-$BUILD/selftests-32}
 fi
+if [ -n "${CROSS:-}" ]; then
+	compiler=$(cross_gcc "$CROSS")
+	more=("ARCH=${CROSS/s390x/s390}" CROSS_COMPILE="${compiler%gcc*}"
+		CC="$compiler --sysroot=${ROOT:?of $CROSS}")
+	out=${out:-$BUILD/selftests-$CROSS}
+fi
 out=${out:-$BUILD/selftests}
 log=$REPORTS/selftests.log
 mkdir -p "$out/workshop" "$REPORTS"
@@ -36,7 +43,7 @@ smake()
 stamp=$(kgit rev-parse HEAD:include HEAD:arch/x86/include; kgit diff HEAD -- include)
 if [ "$stamp" != "$(cat "$out/headers-of" 2>/dev/null)" ]; then
 	say "exporting the tree's headers"
-	smake -C "$LINUX" headers >"$log" 2>&1 || {
+	smake -C "$LINUX" "${more[@]}" headers >"$log" 2>&1 || {
 		tail -n 5 "$log" >&2
 		die "the tree's headers do not export: see ${log#"$TOP"/}"
 	}

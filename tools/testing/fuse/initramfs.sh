@@ -4,7 +4,8 @@
 # initramfs.sh MODULES FILE NAME...: an initramfs for vm.sh -I, for a kernel that
 # does not have built in what it takes to mount the root. MODULES is the directory
 # with its modules, as /lib/modules/RELEASE is; those with these names go in, with
-# what they depend on. One that is not there is taken to be built in.
+# what they depend on. One that is not there is taken to be built in. BUSYBOX is a
+# static busybox of another architecture.
 
 set -euo pipefail
 export LC_ALL=C
@@ -20,17 +21,18 @@ die()
 	exit 1
 }
 
-for tool in busybox cpio modinfo; do
-	command -v $tool >/dev/null || die "$tool is missing"
+busybox=${BUSYBOX:-$(command -v busybox)} || busybox=busybox
+for tool in "$busybox" cpio modinfo; do
+	command -v "$tool" >/dev/null || die "$tool is missing"
 done
 # Nothing of this system is in there that could load libraries.
-! ldd "$(command -v busybox)" >/dev/null 2>&1 || die "busybox is not static: install busybox-static"
+! ldd "$busybox" >/dev/null 2>&1 || die "busybox is not static: install busybox-static"
 
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 mkdir -p "$dir"/{bin,dev,modules,proc,root}
 cp "$here/initramfs_init.sh" "$dir/init"
-cp "$(command -v busybox)" "$dir/bin/"
+cp "$busybox" "$dir/bin/busybox"
 for tool in sh cat insmod mount switch_root; do
 	ln -s busybox "$dir/bin/$tool"
 done

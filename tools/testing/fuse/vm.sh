@@ -31,6 +31,7 @@ usage()
 	  -a ARGS     arguments for them, as in -a '-t short_read'
 	  -c CMD      run this shell command in place of the selftests
 	  -R ROOT     run them in the system below this directory
+	  -A ARCH     qemu emulates this machine, arm64 or s390x: ROOT is its root
 	  -E NAMES    hand on these variables of the environment, too
 	  -u USER     run either as this user, a name or a number
 	  -p PARAMS   more kernel parameters
@@ -128,8 +129,9 @@ esac
 
 engine='' icount='' image='' tree='' obj='' report='' tests='' args='' command='' user='' params=''
 root='' variables='' modules='' memory=1G cpus=2 limit=600 shell='' machines=1 part=''
+arch=x86_64
 initramfs='' virtiofsd=''
-while getopts e:k:S:O:r:T:P:a:c:R:E:u:p:m:n:t:M:I:x:Vijsh opt; do
+while getopts e:k:S:O:r:T:P:a:c:R:A:E:u:p:m:n:t:M:I:x:Vijsh opt; do
 	case $opt in
 	e)	engine=$OPTARG ;;
 	k)	image=$OPTARG ;;
@@ -141,6 +143,7 @@ while getopts e:k:S:O:r:T:P:a:c:R:E:u:p:m:n:t:M:I:x:Vijsh opt; do
 	a)	args=$OPTARG ;;
 	c)	command=$OPTARG ;;
 	R)	root=$(realpath "$OPTARG") ;;
+	A)	arch=$OPTARG ;;
 	E)	variables=$OPTARG ;;
 	u)	user=$OPTARG ;;
 	p)	params=$OPTARG ;;
@@ -171,6 +174,12 @@ if [ -z "$engine" ]; then
 	[ "${image##*/}" != linux ] || engine=uml
 fi
 [ -z "$virtiofsd" ] || [ "$(id -u)" = 0 ] || die "-V needs root"
+if [ "$arch" != x86_64 ]; then
+	[ -n "$root" ] || die "-A $arch needs -R ROOT"
+	[ "$engine" = qemu ] || die "-A $arch is for qemu"
+	[ -z "$virtiofsd$icount" ] || die "-V and -i are for x86_64"
+	[ "$(id -u)" = 0 ] || die "-A $arch needs root"
+fi
 [ -z "$initramfs$virtiofsd" ] || [ "$engine" = qemu ] ||
 	die "-I and -V are for qemu, $image is User Mode Linux"
 
@@ -213,12 +222,28 @@ kvm_works()
 		</dev/null 2>/dev/null | grep -aq 'Kernel panic'
 }
 
+# Whether -R is inside of this machine's root, or takes its place
+inside=1
+[ "$arch" = x86_64 ] || inside=''
+# Which qemu, the console of the kernel and that of the tests
+case $arch in
+x86_64)	emulator=qemu-system-x86_64 package=qemu-system-x86
+	# tsc=nowatchdog: while it boots, it compares the clocks of two processors.
+	# The one that waits counts time in jiffies, and the other one may be waiting
+	# for it without interrupts, so that there are none: a hang, once in a while.
+	console="ttyS0 tsc=nowatchdog" terminal=ttyS1 ;;
+arm64)	emulator=qemu-system-aarch64 package=qemu-system-arm
+	console=ttyAMA0 terminal=hvc0 ;;
+s390x)	emulator=qemu-system-s390x package=qemu-system-misc
+	console=ttysclp0 terminal=hvc0 ;;
+*)	die "no such architecture '$arch': x86_64, arm64 or s390x" ;;
+esac
+
 case $engine in
 uml)	;;
-qemu)	command -v qemu-system-x86_64 >/dev/null ||
-		die "qemu-system-x86_64 is missing: install qemu-system-x86"
+qemu)	command -v $emulator >/dev/null || die "$emulator is missing: install $package"
 	accel=tcg
-	! kvm_works || accel=kvm ;;
+	[ "$arch" != x86_64 ] || ! kvm_works || accel=kvm ;;
 *)	die "no such engine '$engine': uml or qemu" ;;
 esac
 
@@ -244,7 +269,7 @@ prepare()
 	{
 		printf '%s=%q\n' tree "$tree" obj "$obj" tests "$own" args "$args" \
 			before "$(wc -w <<<"$before")" total "$(wc -w <<<"$tests")" \
-			command "$command" root "$root" user "$user" shell "$shell" \
+			command "$command" root "${inside:+$root}" user "$user" shell "$shell" \
 			TERM "${TERM:-dumb}"
 		# What the tests themselves look at
 		for variable in FUSE_DANGEROUS_TESTS FUSE_SLOW_TESTS \
@@ -313,13 +338,56 @@ serve()
 	done
 }
 
+# with_root COMMAND...: a root that is not this machine's needs what it is to run, at
+# the same place. For the command alone: nobody else sees these mounts.
+with_root()
+{
+	if [ -n "$inside" ]; then
+		"$@"
+		return
+	fi
+	# shellcheck disable=SC2016	# for the other shell
+	unshare -m --propagation private bash -c '
+		root=$1 n=$2
+		for dir in "${@:3:n}"; do
+			mkdir -p "$root$dir" && mount --bind "$dir" "$root$dir" || exit
+		done
+		exec "${@:3 + n}"' with_root "$root" 3 "$tree" "$obj" "$here" "$@"
+}
+
+# The machine that is emulated, with its first console as the kernel's log, and the
+# second as the terminal
+machine_of()
+{
+	local log=$1 cpu=max,la57=off bus=pci
+
+	case $arch in
+	x86_64)
+		# Emulated, a string instruction takes as long for a byte as for
+		# eight, and counts as one for each: nobody should be told that bytes
+		# are fast. And each switch of SMAP leaves the translated code, for a
+		# twentieth of the time. User Mode Linux finds what SMAP finds: its
+		# kernel does not have the memory of its processes mapped.
+		[ "$accel" != tcg ] || cpu+=,-erms,-fsrm,-smap
+		machine=(-machine q35 -cpu "$cpu" -serial "file:$log" -serial stdio)
+		return ;;
+	arm64)	# It has pages of any size, and no pointers to be signed, which takes long.
+		machine=(-machine virt -cpu neoverse-n1 -serial "file:$log") ;;
+	s390x)	bus=ccw
+		machine=(-machine s390-ccw-virtio -cpu max
+			-chardev "file,id=log,path=$log" -device "sclpconsole,chardev=log") ;;
+	esac
+	machine+=(-device "virtio-serial-$bus" -chardev "stdio,id=terminal"
+		-device "virtconsole,chardev=terminal")
+}
+
 boot_qemu()
 {
 	local dir=$1
 	local share=security_model=none,multidevs=remap
-	local root=trans=virtio,version=9p2000.L,cache=loose,msize=262144 type=9p shares=()
-	local sockets='' daemons=() rc
-	local cpu=max,la57=off count=() turns='' more=()
+	local options=trans=virtio,version=9p2000.L,cache=loose,msize=262144 type=9p
+	local shares=() machine=() sockets='' daemons=() rc
+	local count=() turns='' more=() path=/
 
 	# Two machines on as few processors as one has: those of each take turns
 	# in one thread. In threads of their own they would spend a quarter of
@@ -332,22 +400,15 @@ boot_qemu()
 		count=(-icount 'shift=0,sleep=off')
 		accel=tcg cpus=1
 	fi
-	# Emulated, a string instruction takes as long for a byte as for eight,
-	# and counts as one for each: nobody should be told that bytes are fast.
-	# And each switch of SMAP leaves the translated code, for a twentieth of
-	# the time. User Mode Linux finds what SMAP finds: its kernel does not
-	# have the memory of its processes mapped.
-	[ "$accel" != tcg ] || cpu+=,-erms,-fsrm,-smap
+	machine_of "$dir/kernel.log"
+	[ -n "$inside" ] || path=$root
 	shift 2
-	# tsc=nowatchdog: while it boots, it compares the clocks of two processors.
-	# The one that waits counts time in jiffies, and the other one may be waiting
-	# for it without interrupts, so that there are none: a hang, once in a while.
 	[ -z "$initramfs" ] || more=(-initrd "$initramfs")
 	if [ -z "$virtiofsd" ]; then
-		shares=(-virtfs "local,path=/,mount_tag=root,$share,readonly=on"
+		shares=(-virtfs "local,path=$path,mount_tag=root,$share,readonly=on"
 			-virtfs "local,path=$dir,mount_tag=report,$share")
 	else
-		type=virtiofs root='' sockets=$(mktemp -d)
+		type=virtiofs options='' sockets=$(mktemp -d)
 		serve / "$sockets/root" "$sockets/read-only" 2>>"$dir/engine.log"
 		serve "$dir" "$sockets/report" 2>>"$dir/engine.log"
 		shares=(-object "memory-backend-memfd,id=memory,size=$memory,share=on"
@@ -357,13 +418,12 @@ boot_qemu()
 			-chardev "socket,id=report,path=$sockets/report"
 			-device "vhost-user-fs-pci,chardev=report,tag=report")
 	fi
-	"$@" qemu-system-x86_64 -nodefaults -display none -no-reboot \
-		-machine q35 -accel "$accel$turns" -cpu "$cpu" "${count[@]}" \
+	with_root "$@" "$emulator" -nodefaults -display none -no-reboot \
+		-accel "$accel$turns" "${machine[@]}" "${count[@]}" \
 		-smp "$cpus" -m "$memory" -kernel "$image" "${more[@]}" \
 		"${shares[@]}" \
-		-serial file:"$dir/kernel.log" -serial stdio \
-		-append "root=root rootfstype=$type ${root:+rootflags=$root} ro console=ttyS0 \
-			tsc=nowatchdog vm_terminal=ttyS1 $params vm_report=$dir" \
+		-append "root=root rootfstype=$type ${options:+rootflags=$options} ro \
+			console=$console vm_terminal=$terminal $params vm_report=$dir" \
 		2>>"$dir/engine.log"
 	rc=$?
 	if [ -n "$sockets" ]; then
