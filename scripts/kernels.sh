@@ -230,7 +230,7 @@ add_kernels()
 				"Linux $KVER as released, built for User Mode Linux" yes ;;
 		series)	image=$(ENGINE=qemu BASE=0 DEBUG=0 "$TOP/scripts/kernel.sh")
 			add series "$image" '' "Linux $KVER with the series" no \
-				"$(cat "${image%%/arch/*}/include/config/kernel.release")" ;;
+				"$(cat "${image%/arch/*}/include/config/kernel.release")" ;;
 		*/*)	add_image "$kernel" ;;
 		*)	add_debian "$kernel" ;;
 		esac

@@ -117,18 +117,26 @@ static void expect_served_on_queue(struct __test_metadata *_metadata,
 	EXPECT_EQ(0, client_wait(&client, WAIT_MS));
 }
 
-/* The queue has one entry: only the first request can be sent. */
-static void start_two_clients(struct __test_metadata *_metadata,
-			      FIXTURE_DATA(cpu) * self, struct client client[2])
+/*
+ * The queue has one entry: of two requests the server has the first, and the other
+ * waits.
+ */
+static void make_busy(struct __test_metadata *_metadata,
+		      FIXTURE_DATA(cpu) * self,
+		      const FIXTURE_VARIANT(cpu) * variant,
+		      struct client client[2], struct server_request *request)
 {
 	unsigned int n;
 
+	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &variant->mode));
 	for (n = 0; n < 2; n++) {
 		ASSERT_EQ(0, client_start(&client[n], self->cpu, look,
 					  self->mount.dir));
 		ASSERT_EQ(0, mount_wait_until_waiting(&self->mount, n + 1));
 		ASSERT_EQ(0, client_wait_asleep(&client[n]));
 	}
+	ASSERT_EQ(0, mount_wait(&self->mount, request, WAIT_MS));
+	EXPECT_EQ(queue_of(&self->mount, self->cpu), request->queue->qid);
 }
 
 TEST_F(cpu, a_queue_is_registered_while_its_cpu_is_offline)
@@ -148,10 +156,7 @@ TEST_F(cpu, a_cpu_goes_offline_while_its_requests_are_under_way)
 	struct client client[2];
 	unsigned int n;
 
-	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &variant->mode));
-	start_two_clients(_metadata, self, client);
-	ASSERT_EQ(0, mount_wait(&self->mount, &request, WAIT_MS));
-	EXPECT_EQ(queue_of(&self->mount, self->cpu), request.queue->qid);
+	make_busy(_metadata, self, variant, client, &request);
 	ASSERT_EQ(0, set_online(self->cpu, false));
 	EXPECT_EQ(0, request_reply(&request, 0, NULL, 0));
 	ASSERT_EQ(0, mount_wait(&self->mount, &request, WAIT_MS));
@@ -170,9 +175,7 @@ TEST_F(cpu, an_abort_ends_the_requests_of_a_cpu_that_is_offline)
 	struct client client[2];
 	unsigned int n;
 
-	ASSERT_EQ(0, mount_serve_in_steps(&self->mount, &variant->mode));
-	start_two_clients(_metadata, self, client);
-	ASSERT_EQ(0, mount_wait(&self->mount, &request, WAIT_MS));
+	make_busy(_metadata, self, variant, client, &request);
 	ASSERT_EQ(0, set_online(self->cpu, false));
 	ASSERT_EQ(0, mount_abort(&self->mount));
 	for (n = 0; n < 2; n++)
