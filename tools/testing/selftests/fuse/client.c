@@ -41,6 +41,20 @@ static void __attribute__((constructor)) end_children_with_parent(void)
 	pthread_atfork(NULL, NULL, end_with_parent);
 }
 
+/* Those that were not waited for: copies, as the tests' own may be gone. */
+static struct client started[64];
+
+static void note_client(pid_t pid, const struct client *now)
+{
+	unsigned int n;
+
+	for (n = 0; n < sizeof(started) / sizeof(started[0]); n++)
+		if (started[n].pid == pid) {
+			started[n] = *now;
+			return;
+		}
+}
+
 static int enter_client(int result_fd, int cpu)
 {
 	cpu_set_t cpus;
@@ -102,6 +116,7 @@ static int start_child(struct client *client, enum child_kind kind, int cpu,
 	err = wait_readable(client->result_fd, "starting a child");
 	if (!err && read(client->result_fd, &ready, 1) != 1)
 		err = -EPIPE;
+	note_client(0, client);
 	return err;
 }
 
@@ -118,6 +133,9 @@ int server_start(struct client *server, long (*call)(void *arg), void *arg)
 
 static void client_forget(struct client *client)
 {
+	const struct client nobody = {};
+
+	note_client(client->pid, &nobody);
 	waitpid(client->pid, NULL, 0);
 	close(client->pidfd);
 	close(client->result_fd);
@@ -166,13 +184,42 @@ int client_wait_blocked(const struct client *client)
 }
 
 /* End of file instead of a result: it was killed. */
-static long read_result(struct client *client)
+static long read_result(const struct client *client)
 {
 	long result;
 
 	if (read(client->result_fd, &result, sizeof(result)) != sizeof(result))
 		return -EPIPE;
 	return result;
+}
+
+static void describe_client(const struct client *client)
+{
+	char path[64], stack[2048] = "", *text = stack;
+
+	if (!client_runs(client)) {
+		complain("client %d has ended, its call returned %ld",
+			 client->pid, read_result(client));
+		return;
+	}
+	/* The stack is for root to read, and not in every kernel. */
+	snprintf(path, sizeof(path), "/proc/%d/stack", client->pid);
+	if (read_text(path, stack, sizeof(stack)) <= 0) {
+		snprintf(path, sizeof(path), "/proc/%d/wchan", client->pid);
+		read_text(path, stack, sizeof(stack));
+	}
+	complain("client %d runs, in the kernel:", client->pid);
+	while (text && *text)
+		complain("  %s", strsep(&text, "\n"));
+}
+
+void clients_describe(void)
+{
+	unsigned int n;
+
+	for (n = 0; n < sizeof(started) / sizeof(started[0]); n++)
+		if (started[n].pid)
+			describe_client(&started[n]);
 }
 
 /* Not over when it has its result: its exit may close files, for one. */
@@ -183,6 +230,7 @@ long client_wait(struct client *client, int ms)
 
 	if (poll(&pollfd, 1, ms) < 1) {
 		complain("a client did not finish its call within %d ms", ms);
+		clients_describe();
 		return -ETIMEDOUT;
 	}
 	result = read_result(client);

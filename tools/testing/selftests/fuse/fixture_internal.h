@@ -23,6 +23,8 @@ bool may_mount(void);
 /* The thread that keeps /dev/fuse drained */
 int start_device_thread(struct fuse_mount *mount);
 void stop_device_thread(struct fuse_mount *mount);
+/* Says what each client is waiting for, or how its call ended. */
+void clients_describe(void);
 /* -ETIMEDOUT after WAIT_MS */
 int wait_readable(int fd, const char *what);
 

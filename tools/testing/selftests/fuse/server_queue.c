@@ -461,6 +461,7 @@ int mount_wait_for(struct fuse_mount *mount, __u32 opcode,
 		complain("waiting for opcode %u: %s", opcode, strerror(-err));
 		for (qid = 0; qid < mount->nr_queues; qid++)
 			queue_describe(&mount->queues[qid]);
+		clients_describe();
 	}
 	return err;
 }
