@@ -249,7 +249,7 @@ TEST_F(zero_copy, a_clone_of_the_table_holds_up_the_end)
 	 * If io-wq did the READ_FIXED, it can be done with the operation after its
 	 * CQE. What is left to do then is done when the io_uring is entered.
 	 */
-	for (ms = 0; ms < WAIT_MS && client_runs(&client); ms += 10)
+	for (ms = 0; ms < WAIT_MS && !call_returned(&io); ms += 10)
 		queue_reap(&second, 10);
 	EXPECT_EQ(PAGE, client_wait_served(&self->mount, &client));
 	EXPECT_TRUE(page_is(io.memory, 0x22));

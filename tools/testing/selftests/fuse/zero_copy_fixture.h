@@ -87,16 +87,19 @@ static inline bool page_is(const void *page, unsigned char value)
 	return true;
 }
 
-/*
- * Whether the call is still under way after a moment. The client itself is no
- * measure: to close the file takes a request, too.
- */
+/* The client itself is no measure: to close the file takes a request, too. */
+static inline bool call_returned(const struct page_io *io)
+{
+	return __atomic_load_n(io->returned, __ATOMIC_ACQUIRE);
+}
+
+/* Whether the call is still under way after a moment */
 static inline bool still_waits(const struct page_io *io)
 {
 	__u64 deadline = now_ms() + SILENCE_MS;
 
 	do {
-		if (__atomic_load_n(io->returned, __ATOMIC_ACQUIRE))
+		if (call_returned(io))
 			return false;
 		usleep(1000);
 	} while (ms_until(deadline));
