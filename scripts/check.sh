@@ -495,6 +495,27 @@ static_checkers()
 	[ ! -s "$work/static.new" ]
 }
 
+# The pages of Documentation/filesystems/fuse. Sphinx warns of what it renders anew
+# alone, so all of it.
+documentation()
+{
+	local log=$work/docs.log page
+
+	rm -rf "$work/docs"
+	make -C "$LINUX" O="$work/docs" SPHINXDIRS=filesystems/fuse htmldocs >"$log" 2>&1 || {
+		cat "$log"
+		return 1
+	}
+	if grep -E 'WARNING|ERROR|[Ww]arning: ' "$log"; then
+		return 1
+	fi
+	for page in "$LINUX"/Documentation/filesystems/fuse/*.rst; do
+		page=${page##*/}
+		[ -n "$(find "$work/docs" -name "${page%.rst}.html")" ] ||
+			die "there is no page of $page"
+	done
+}
+
 # build_with NAME VAR=value...: all programs, in a place of their own.
 build_with()
 {
@@ -870,6 +891,7 @@ for part in $PARTS; do
 done
 beside "MAINTAINERS entry"				maintainers
 beside "a job for LAVA"				lava_job
+beside "documentation builds without a warning"	documentation
 beside "no file of the selftests exceeds 700 lines"	programs_are_short
 beside "kunit.py's own tests of its parser"	kunit_parser_tests
 run "every commit builds without a warning"	each_commit_builds

@@ -13,10 +13,11 @@ packages="
 	libc6-dev libelf-dev libssl-dev cpio rsync util-linux
 	debian-archive-keyring ca-certificates pkg-config
 	liburing-dev libfuse3-dev fuse3 attr iproute2 procps"
-# What the kernel's x86 build and the second engine want, the checkers, and the
-# library under load.
+# What the kernel's x86 build and the second engine want, the checkers, the
+# documentation, and the library under load.
 check_packages="qemu-system-x86 sparse shellcheck python3-ply python3-git
-	clang musl-tools fio mmdebstrap dpkg-dev debhelper lintian"
+	clang musl-tools fio mmdebstrap dpkg-dev debhelper lintian
+	python3-sphinx python3-yaml graphviz librsvg2-bin"
 deb_packages="dpkg-dev debhelper"
 bench_packages="e2fsprogs"
 # File systems to run on the library. sshfs also wants an sshd, but installing
