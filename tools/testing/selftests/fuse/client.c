@@ -149,28 +149,35 @@ bool client_runs(const struct client *client)
 	return poll(&pollfd, 1, 0) == 0;
 }
 
-/* Waits until it is in one of these states, which are letters as in ps(1). */
+/* A letter as in ps(1), or '?' */
+static char client_state(const struct client *client)
+{
+	char path[64], text[256], *name_ends;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", client->pid);
+	if (read_text(path, text, sizeof(text)) <= 0)
+		return '?';
+	/* The name may hold anything. */
+	name_ends = strrchr(text, ')');
+	return name_ends && name_ends[1] ? name_ends[2] : '?';
+}
+
+/* Waits until it is in one of these states. */
 static int wait_for_state(const struct client *client, const char *states)
 {
 	const struct timespec pause = { .tv_nsec = 1000000 };
 	__u64 deadline = now_ms() + WAIT_MS;
-	char path[64], text[256], *state;
 
-	snprintf(path, sizeof(path), "/proc/%d/stat", client->pid);
-	for (;;) {
-		if (read_text(path, text, sizeof(text)) <= 0)
-			return complain_errno(path);
-		/* After the name, which may hold anything */
-		state = strrchr(text, ')');
-		if (state && state[2] && strchr(states, state[2]))
-			return 0;
+	while (!strchr(states, client_state(client))) {
 		if (!ms_until(deadline)) {
-			complain("client %d is in no state of %s: %s",
-				 client->pid, states, text);
+			complain("client %d is in no state of %s", client->pid,
+				 states);
+			clients_describe();
 			return -ETIMEDOUT;
 		}
 		nanosleep(&pause, NULL);
 	}
+	return 0;
 }
 
 int client_wait_asleep(const struct client *client)
@@ -202,13 +209,14 @@ static void describe_client(const struct client *client)
 			 client->pid, read_result(client));
 		return;
 	}
+	complain("client %d runs, in state %c:", client->pid,
+		 client_state(client));
 	/* The stack is for root to read, and not in every kernel. */
 	snprintf(path, sizeof(path), "/proc/%d/stack", client->pid);
 	if (read_text(path, stack, sizeof(stack)) <= 0) {
 		snprintf(path, sizeof(path), "/proc/%d/wchan", client->pid);
 		read_text(path, stack, sizeof(stack));
 	}
-	complain("client %d runs, in the kernel:", client->pid);
 	while (text && *text)
 		complain("  %s", strsep(&text, "\n"));
 }

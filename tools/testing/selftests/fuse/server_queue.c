@@ -317,14 +317,18 @@ void queue_describe(const struct server_queue *queue)
 		if (count[slot])
 			complain("queue %u: %u slots %s", queue->qid,
 				 count[slot], names[slot]);
-	for (slot = 0; slot < queue->nr_slots; slot++)
-		if (queue->slots[slot].state == SLOT_REQUEST)
-			complain("queue %u slot %u: opcode %u, commit id %llu, buffer %u",
+	for (slot = 0; slot < queue->nr_slots; slot++) {
+		const struct server_request *last = &queue->slots[slot].request;
+
+		if (last->queue)
+			complain("queue %u slot %u: %s opcode %u, commit id %llu, buffer %u",
 				 queue->qid, slot,
-				 queue->slots[slot].request.in.opcode,
-				 (unsigned long long)
-				 queue->slots[slot].request.commit_id,
-				 queue->slots[slot].request.buf_id);
+				 queue->slots[slot].state == SLOT_REQUEST ?
+				 "has" : "had",
+				 last->in.opcode,
+				 (unsigned long long)last->commit_id,
+				 last->buf_id);
+	}
 }
 
 int queue_reap(struct server_queue *queue, int ms)
@@ -396,6 +400,13 @@ static int mount_take(struct fuse_mount *mount, struct server_request *request)
 	return -EAGAIN;
 }
 
+/*
+ * How long to rely on the eventfd. In 7.3 io_uring can use up its signal without
+ * doing the work that it was for, when that comes from another processor at this
+ * moment.
+ */
+#define LOOK_AGAIN_MS 100
+
 int mount_wait_or(struct fuse_mount *mount, struct server_request *request,
 		  int ms, int other_fd)
 {
@@ -416,6 +427,8 @@ int mount_wait_or(struct fuse_mount *mount, struct server_request *request,
 		left = ms_until(deadline);
 		if (!left)
 			return -ETIMEDOUT;
+		if (left > LOOK_AGAIN_MS)
+			left = LOOK_AGAIN_MS;
 		if (poll(fds, 2, left) < 0 && errno != EINTR)
 			return complain_errno("poll");
 		if (fds[1].revents)
