@@ -16,6 +16,7 @@
 #   KERNELS="7.2 x"   those that check-kernels runs: scripts/kernels.sh has the words
 #   PARTS="fixes"     only these parts of the series
 #   PART=fixes        the one that series writes as mails
+#   PACKAGE="a b"     only these Debian packages of packaging/
 #   RUNS=N            how often check-repeat runs the suite
 #   DEBIAN=release    check-library on a system of this release instead of here
 #   CROSS32=1         32-bit tests on the 64-bit kernel (ENGINE=qemu)
@@ -86,7 +87,8 @@ help:
 	@echo
 	@echo 'Working on it:'
 	@echo '  refresh     - write the commits of build/linux back to patches/'
-	@echo '  deb         - a Debian package of the selftests, and its source: build/deb'
+	@echo '  deb         - the Debian packages of packaging/ and their sources, or those of'
+	@echo '                PACKAGE="name ...": build/deb'
 	@echo '  series      - mails for upstream, SIGNOFF="Name <mail>" signs them off'
 	@echo '  clean       - remove what was built; distclean - the kernel tree too'
 	@echo
@@ -130,7 +132,7 @@ series: tree
 
 deb: tree
 	$(Q)scripts/deps.sh deb
-	$(Q)scripts/deb.sh
+	$(Q)scripts/deb.sh $(PACKAGE)
 
 check:
 	$(Q)scripts/check.sh

@@ -102,7 +102,8 @@ scripts_are_clean()
 	cd "$TOP"
 	mapfile -t list < <({
 		rgit ls-files -co --exclude-standard -- '*.sh' .ci/run \
-			packaging/debian/tests/{vm,running-kernel}
+			'packaging/*/debian/tests/*' \
+			':!packaging/*/debian/tests/control'
 	} | sort -u | while read -r f; do [ ! -e "$f" ] || echo "$f"; done)
 	shellcheck "${list[@]}"
 }
@@ -346,7 +347,7 @@ debian_package()
 	local dir=$work/deb image
 
 	image=$(built "$TOP/scripts/kernel.sh")
-	"$TOP/scripts/deb.sh" "$dir"
+	"$TOP/scripts/deb.sh" -o "$dir" kselftest-fuse
 	lintian --fail-on error,warning \
 		--suppress-tags bogus-mail-host,bogus-mail-host-in-debian-changelog "$dir"/*.changes
 	dpkg -x "$dir"/kselftest-fuse_*.deb "$dir/root"

@@ -1,27 +1,61 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# deb.sh [DIR]: a Debian source package of the selftests, kselftest-fuse, and what
-# it builds, in build/deb or DIR.
+# deb.sh [-o DIR] [NAME...]: the Debian source packages of packaging/, or those with
+# these names, and what they build, in build/deb or DIR.
 
 . "$(dirname "$0")/lib.sh" || exit 1
-need dpkg-buildpackage dh
+need dpkg-buildpackage dpkg-parsechangelog dh
 
-out=${1:-$BUILD/deb}
-source=$out/kselftest-fuse-$KVER
-rm -rf "$out"
-mkdir -p "$source"
-# Of the kernel's tree no more than it takes to build and run them
-kgit archive refs/fuse/applied tools/testing/selftests/{Makefile,lib.mk,fuse} \
-	tools/testing/selftests/{kselftest,run_kselftest.sh,kselftest.h,kselftest_harness.h} \
-	tools/testing/fuse/{vm.sh,vm_init.sh,ktap_report.awk} \
-	scripts/subarch.include include/uapi/linux/fuse{,_bufring}.h | tar -xC "$source"
-cp -r "$TOP/packaging/debian" "$source/"
-log=$REPORTS/deb.log
-say "building kselftest-fuse"
-(cd "$source" && dpkg-buildpackage -us -uc) >"$log" 2>&1 || {
-	tail -n 12 "$log" >&2
-	die "the package does not build: see ${log#"$TOP"/}"
+out=$BUILD/deb
+while getopts o: opt; do
+	case $opt in
+	o)	out=$(realpath -m "$OPTARG") ;;
+	*)	exit 2 ;;
+	esac
+done
+shift $((OPTIND - 1))
+cd "$TOP/packaging"
+[ $# != 0 ] || set -- *
+
+# unpack NAME DIR: what the package is made of
+unpack()
+{
+	case $1 in
+	kselftest-fuse)
+		# Of the kernel's tree no more than it takes to build and run them
+		kgit archive refs/fuse/applied tools/testing/selftests/{Makefile,lib.mk,fuse} \
+			tools/testing/selftests/{kselftest,run_kselftest.sh,kselftest.h,kselftest_harness.h} \
+			tools/testing/fuse/{vm.sh,vm_init.sh,ktap_report.awk} \
+			scripts/subarch.include include/uapi/linux/fuse{,_bufring}.h |
+			tar -xC "$2" ;;
+	esac
+	cp -r "$1/debian" "$2/"
 }
-rm -rf "$source"
+
+# package NAME
+package()
+{
+	local name=$1 log=$REPORTS/deb-$1.log source version
+
+	version=$(dpkg-parsechangelog -l "$name/debian/changelog" -S Version)
+	source=$out/$name-$version
+	mkdir -p "$source"
+	unpack "$name" "$source"
+	say "building $name"
+	(cd "$source" && dpkg-buildpackage -us -uc) >"$log" 2>&1 || {
+		tail -n 12 "$log" >&2
+		die "$name does not build: see ${log#"$TOP"/}"
+	}
+	rm -rf "$source"
+}
+
+for name; do
+	[ -d "$name/debian" ] || die "there is no package '$name' in packaging/"
+done
+rm -rf "$out"
+mkdir -p "$REPORTS"
+for name; do
+	package "$name"
+done
 ls "$out"
