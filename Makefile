@@ -130,7 +130,7 @@ refresh:
 series: tree
 	$(Q)scripts/series.sh
 
-deb: tree
+deb: $(if $(filter kselftest-fuse,$(or $(PACKAGE),kselftest-fuse)),tree)
 	$(Q)scripts/deps.sh deb
 	$(Q)scripts/deb.sh $(PACKAGE)
 

@@ -103,7 +103,7 @@ scripts_are_clean()
 	mapfile -t list < <({
 		rgit ls-files -co --exclude-standard -- '*.sh' .ci/run \
 			'packaging/*/debian/tests/*' \
-			':!packaging/*/debian/tests/control'
+			':!packaging/*/debian/tests/'{control,'*.c'}
 	} | sort -u | while read -r f; do [ ! -e "$f" ] || echo "$f"; done)
 	shellcheck "${list[@]}"
 }

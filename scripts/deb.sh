@@ -18,6 +18,15 @@ shift $((OPTIND - 1))
 cd "$TOP/packaging"
 [ $# != 0 ] || set -- *
 
+# version NAME: of what is packed
+version()
+{
+	case $1 in
+	kselftest-fuse)	echo $KVER ;;
+	fuse-ring)	sed -n 's/^VERSION[[:space:]]*:= //p' "$TOP/tools/lib/fuse_ring/common.mk" ;;
+	esac
+}
+
 # unpack NAME DIR: what the package is made of
 unpack()
 {
@@ -29,6 +38,11 @@ unpack()
 			tools/testing/fuse/{vm.sh,vm_init.sh,ktap_report.awk} \
 			scripts/subarch.include include/uapi/linux/fuse{,_bufring}.h |
 			tar -xC "$2" ;;
+	fuse-ring)
+		rgit ls-files -co --exclude-standard -- tools/lib/fuse_ring tools/fuse \
+			include/uapi/linux/fuse_bufring.h | sort -u |
+			while read -r f; do [ ! -e "$TOP/$f" ] || echo "$f"; done |
+			tar -C "$TOP" -T - -c | tar -xC "$2" ;;
 	esac
 	cp -r "$1/debian" "$2/"
 }
@@ -36,9 +50,11 @@ unpack()
 # package NAME
 package()
 {
-	local name=$1 log=$REPORTS/deb-$1.log source version
+	local name=$1 log=$REPORTS/deb-$1.log version source
 
-	version=$(dpkg-parsechangelog -l "$name/debian/changelog" -S Version)
+	version=$(version "$name")
+	[ "$(dpkg-parsechangelog -l "$name/debian/changelog" -S Version)" = "$version" ] ||
+		die "packaging/$name/debian/changelog does not begin with version $version"
 	source=$out/$name-$version
 	mkdir -p "$source"
 	unpack "$name" "$source"
