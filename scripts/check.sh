@@ -359,6 +359,16 @@ debian_package()
 		on_free_cpu debian/tests/vm
 }
 
+# library_packages RELEASE: those of the library
+library_packages()
+{
+	local image
+
+	[ "$(id -u)" = 0 ] || { echo "only root can make a Debian system"; return 4; }
+	image=$(built "$TOP/scripts/kernel.sh")
+	"$TOP/scripts/check-deb.sh" "$1" "$image"
+}
+
 # Somebody has to find their way about each.
 programs_are_short()
 {
@@ -929,6 +939,8 @@ beside "selftests where io-uring is off"	parameter_off
 beside "README.rst of the selftests is true"	readme_is_true
 beside "make run_tests as root and as nobody"	run_by_make
 beside "Debian package of the selftests"	debian_package
+beside "Debian packages of the library on Debian 13"	library_packages trixie
+beside "Debian packages of the library on Debian 12"	library_packages bookworm
 beside "what tests leave behind is seen"	leftovers_are_seen
 beside "selftests installed, by kselftest's scripts"	kselftest_conventions
 beside "selftests on unpatched $KVER"		unpatched

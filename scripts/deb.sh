@@ -1,15 +1,16 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# deb.sh [-o DIR] [NAME...]: the Debian source packages of packaging/, or those with
-# these names, and what they build, in build/deb or DIR.
+# deb.sh [-S] [-o DIR] [NAME...]: the Debian source packages of packaging/, or those
+# with these names, and, without -S, what they build, in build/deb or DIR.
 
 . "$(dirname "$0")/lib.sh" || exit 1
 need dpkg-buildpackage dpkg-parsechangelog dh
 
-out=$BUILD/deb
-while getopts o: opt; do
+out=$BUILD/deb build=(dpkg-buildpackage -us -uc)
+while getopts So: opt; do
 	case $opt in
+	S)	build=(dpkg-source -b .) ;;
 	o)	out=$(realpath -m "$OPTARG") ;;
 	*)	exit 2 ;;
 	esac
@@ -59,7 +60,7 @@ package()
 	mkdir -p "$source"
 	unpack "$name" "$source"
 	say "building $name"
-	(cd "$source" && dpkg-buildpackage -us -uc) >"$log" 2>&1 || {
+	(cd "$source" && "${build[@]}") >"$log" 2>&1 || {
 		tail -n 12 "$log" >&2
 		die "$name does not build: see ${log#"$TOP"/}"
 	}

@@ -1,14 +1,17 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# debian_root.sh RELEASE [ARCH]: prints the path of a directory with a Debian system
-# of that release in it, made if it is not there, for the library's tests: what they
-# build with and the file systems they run. It comes from the archive that this
+# debian_root.sh RELEASE [ARCH|packages]: prints the path of a directory with a Debian
+# system of that release in it, made if it is not there, for the library's tests: what
+# they build with and the file systems they run. It comes from the archive that this
 # system uses.
 #
 # With ARCH it is one for another architecture, to build for and to run in qemu: what
 # the selftests take. Its packages are only unpacked, as their scripts cannot be run
 # here.
+#
+# With 'packages' it has nothing but apt: to copy, and to build packages of ours and
+# install them in the copies. What that takes is in apt's cache there.
 
 . "$(dirname "$0")/lib.sh" || exit 1
 need mmdebstrap apt-get flock
@@ -20,7 +23,16 @@ packages="gcc make pkg-config libc6-dev liburing-dev libfuse3-dev fuse3
 	python3 attr procps iproute2 e2fsprogs fio man-db
 	sshfs openssh-server squashfuse squashfs-tools fuse-overlayfs fuse2fs"
 variant=(--variant=essential)
-if [ -n "$arch" ]; then
+cached=
+if [ "$arch" = packages ]; then
+	packages=apt
+	# What debian/control, debian/tests/control and autopkgtest ask for
+	cached="build-essential debhelper pkgconf libfuse3-dev liburing-dev fuse3 man-db"
+	cached="$cached kmod mount apt-utils"
+	variant=(--variant=apt --dpkgopt=force-unsafe-io --aptopt='Acquire::Retries 0'
+		--skip=cleanup/apt --customize-hook="APT_CONFIG=\$MMDEBSTRAP_APT_CONFIG \
+			apt-get -y --download-only install $cached")
+elif [ -n "$arch" ]; then
 	packages="base-files base-passwd bash dash coreutils util-linux mount mawk grep sed
 		findutils diffutils perl-base procps kmod attr iproute2 e2fsprogs python3
 		fuse3 libfuse3-dev liburing-dev libc6-dev busybox-static"
@@ -52,8 +64,8 @@ make_root()
 		remove
 		die "it could not be made: $(grep -m1 '^E:' "$log" || echo "see $log")"
 	}
-	[ -z "$arch" ] || finish
-	echo "$packages" >"$root/made"
+	[[ ${variant[0]} != *=extract ]] || finish
+	echo "$packages${cached:+ $cached}" >"$root/made"
 }
 
 # What the scripts of its packages would have done
@@ -71,5 +83,6 @@ finish()
 mkdir -p "$BUILD"
 exec {lock}>"$root.lock"
 flock "$lock"
-[ "$(cat "$root/made" 2>/dev/null)" = "$packages" ] || make_root
+[ "$(cat "$root/made" 2>/dev/null)" = "$packages${cached:+ $cached}" ] ||
+	make_root
 echo "$root"

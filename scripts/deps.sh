@@ -16,7 +16,7 @@ packages="
 # What the kernel's x86 build and the second engine want, the checkers, the
 # documentation, and the library under load.
 check_packages="qemu-system-x86 sparse shellcheck python3-ply python3-git
-	clang musl-tools fio mmdebstrap dpkg-dev debhelper lintian
+	clang musl-tools fio mmdebstrap dpkg-dev debhelper lintian autopkgtest
 	python3-sphinx python3-yaml graphviz librsvg2-bin"
 deb_packages="dpkg-dev debhelper"
 bench_packages="e2fsprogs"
