@@ -117,7 +117,7 @@ files_have_a_licence()
 		[ -s "$f" ] || continue
 		case $f in
 		patches/*|*/mutants/*.patch|*/known_faults/*|*.md|MAINTAINERS|COPYING|LICENSES/*|*/settings)	continue ;;
-		*/debian/changelog|*/debian/copyright|*/debian/source/format)	continue ;;
+		*/debian/changelog|*/debian/copyright|*/debian/source/format|*/.fmf/version)	continue ;;
 		esac
 		head -n 2 "$f" | grep -q SPDX-License-Identifier || {
 			echo "no SPDX line: $f"
@@ -293,18 +293,12 @@ fixes_are_mails()
 	kgit worktree remove --force "$tree"
 }
 
-# The job for LAVA: as its own schema wants it, and what its steps report of a log.
-lava_job()
+# kselftest_that_fails DIR: what looks like an installed kselftest there
+kselftest_that_fails()
 {
-	local job=$WORKSHOP/ci/lava.yaml dir=$work/lava
-
-	/usr/bin/python3 -c 'import lava_common' 2>/dev/null || {
-		echo "lava-common is not installed: not every Debian has it"
-		return 4
-	}
-	rm -rf "$dir"
-	mkdir -p "$dir"
-	cat >"$dir/run_kselftest.sh" <<-'END'
+	rm -rf "$1"
+	mkdir -p "$1"
+	cat >"$1/run_kselftest.sh" <<-'END'
 		cat <<-'LOG'
 			TAP version 13
 			1..2
@@ -317,9 +311,23 @@ lava_job()
 			# selftests: fuse: log_test
 			ok 2 selftests: fuse: log_test
 		LOG
+		exit 1
 	END
+	chmod +x "$1/run_kselftest.sh"
+}
+
+# The job for LAVA: as its own schema wants it, and what its steps report of a log.
+lava_job()
+{
+	local job=$WORKSHOP/ci/lava.yaml dir=$work/lava
+
+	/usr/bin/python3 -c 'import lava_common' 2>/dev/null || {
+		echo "lava-common is not installed: not every Debian has it"
+		return 4
+	}
+	kselftest_that_fails "$dir"
 	printf '#!/bin/sh\necho "$@" >>%s/results\n' "$dir" >"$dir/lava-test-case"
-	chmod +x "$dir"/{run_kselftest.sh,lava-test-case}
+	chmod +x "$dir/lava-test-case"
 	/usr/bin/python3 - "$job" >"$dir/steps" <<-'END'
 		import sys, yaml
 		from lava_common.schemas import validate
@@ -338,6 +346,69 @@ lava_job()
 		io_test --result fail
 		log_test --result pass
 	END
+}
+
+# tmt_valid WHAT FILE: is it a plan, or results, as scripts/tmt.schema.yaml has them?
+tmt_valid()
+{
+	/usr/bin/python3 - "$TOP/scripts/tmt.schema.yaml" "$@" <<-'END'
+		import sys, yaml, jsonschema
+
+		schema, what, file = sys.argv[1:]
+		schema = yaml.safe_load(open(schema)) | {"$ref": "#/definitions/" + what}
+		jsonschema.Draft7Validator.check_schema(schema)
+		errors = list(jsonschema.Draft7Validator(schema).iter_errors(
+			yaml.safe_load(open(file))))
+		for error in errors: print(*error.absolute_path, error.message)
+		sys.exit(bool(errors))
+	END
+}
+
+# The plan for tmt: as our own subset of its metadata wants it, and tmt itself where
+# it is installed, which no Debian has; and the results that its test gives.
+tmt_plan()
+{
+	local dir=$work/tmt plan=$WORKSHOP/ci/tmt/selftests.fmf fault
+
+	[ "$(cat "$WORKSHOP/ci/tmt/.fmf/version")" = 1 ]
+	tmt_valid plan "$plan"
+	if command -v tmt; then
+		(cd "$WORKSHOP/ci/tmt" && tmt lint)
+	fi
+	rm -rf "$dir"
+	kselftest_that_fails "$dir/kselftest"
+	tar -C "$dir/kselftest" -czf "$dir/kselftest.tar.gz" .
+	/usr/bin/python3 - "$plan" >"$dir/test" <<-'END'
+		import sys, yaml
+
+		print(yaml.safe_load(open(sys.argv[1]))["discover"]["tests"][0]["test"])
+	END
+	mkdir "$dir/data"
+	KSELFTEST=file://$dir/kselftest.tar.gz TMT_TEST_DATA=$dir/data TMPDIR=$dir \
+		bash -eo pipefail "$dir/test"
+	tmt_valid results "$dir/data/results.yaml"
+	diff - <(paste -d ' ' - - - <"$dir/data/results.yaml") <<-'END'
+		- name: "/io.bufpool.reads"   result: pass   log: [ktap.log]
+		- name: "/io.bufpool.writes"   result: fail   log: [ktap.log]
+		- name: "/io.zero_copy.reads"   result: skip   log: [ktap.log]
+		- name: "/io_test"   result: fail   log: [ktap.log]
+		- name: "/log_test"   result: pass   log: [ktap.log]
+	END
+	# What is wrong is seen: a key that is missed, unknown, or has no such value.
+	for fault in 's/^execute:/executes:/' 's/^summary:/sumary:/' 's/how: shell/how: shel/' \
+		     's/name: \/fuse/name: fuse/' 's/result: custom/result: own/' \
+		     's/duration: 40m/duration: 40 minutes/'; do
+		sed "$fault" "$plan" >"$dir/wrong.fmf"
+		if cmp "$plan" "$dir/wrong.fmf" || tmt_valid plan "$dir/wrong.fmf"; then
+			echo "not seen: $fault"
+			return 1
+		fi
+	done
+	sed 's/result: pass/result: passed/' "$dir/data/results.yaml" >"$dir/wrong.yaml"
+	if tmt_valid results "$dir/wrong.yaml"; then
+		echo "not seen: a result that is none"
+		return 1
+	fi
 }
 
 # The Debian package of the selftests: nothing that Debian would complain of, but
@@ -903,6 +974,7 @@ done
 beside "MAINTAINERS entry"				maintainers
 beside "a job for LAVA"				lava_job
 beside "documentation builds without a warning"	documentation
+beside "a plan for tmt"				tmt_plan
 beside "no file of the selftests exceeds 700 lines"	programs_are_short
 beside "kunit.py's own tests of its parser"	kunit_parser_tests
 run "every commit builds without a warning"	each_commit_builds

@@ -17,7 +17,7 @@ packages="
 # documentation, and the library under load.
 check_packages="qemu-system-x86 sparse shellcheck python3-ply python3-git
 	clang musl-tools fio mmdebstrap dpkg-dev debhelper lintian autopkgtest
-	python3-sphinx python3-yaml graphviz librsvg2-bin"
+	python3-sphinx python3-yaml python3-jsonschema graphviz librsvg2-bin curl"
 deb_packages="dpkg-dev debhelper"
 bench_packages="e2fsprogs"
 # File systems to run on the library. sshfs also wants an sshd, but installing
