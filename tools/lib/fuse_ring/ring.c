@@ -527,12 +527,12 @@ static void tell_end(struct ring_queue *queue)
 static bool wait_and_complete(struct ring_queue *queue)
 {
 	struct fuse_ring *ring = queue->ring;
+	unsigned int round;
 	int n;
 
-	atomic_store(&queue->busy, false);
-	atomic_fetch_add(&queue->turns, 1);
 	n = io_uring_submit_and_wait(&queue->uring, 1);
-	atomic_store(&queue->busy, true);
+	/* What came back by now is seen before it is said that it was. */
+	round = atomic_load(&ring->round);
 	if (n < 0 && !ring_try_again(n)) {
 		ring_log(&ring->options, "queue %u: io_uring: %s", queue->qid,
 			 strerror(-n));
@@ -540,6 +540,8 @@ static bool wait_and_complete(struct ring_queue *queue)
 		return true;
 	}
 	complete_all(queue);
+	if (atomic_load_explicit(&queue->round, memory_order_relaxed) != round)
+		atomic_store(&queue->round, round);
 	return atomic_load(&ring->closed);
 }
 
@@ -548,7 +550,6 @@ static int run_queue(struct ring_queue *queue)
 	struct fuse_ring *ring = queue->ring;
 	struct fuse_ring_req *req, *next;
 
-	atomic_store(&queue->busy, true);
 	prepare_wake(queue);
 	for (req = queue->early; req; req = next) {
 		next = req->next;
@@ -1251,19 +1252,14 @@ uint64_t ring_find_unique(struct fuse_ring *ring, uint64_t unique, bool *begun)
 
 uint64_t ring_rounds(struct fuse_ring *ring)
 {
-	struct ring_queue *queue;
-	unsigned int n;
+	unsigned int round = atomic_load(&ring->round), n;
 
-	for (n = 0; n < ring->nr_queues; n++) {
-		queue = &ring->queues[n];
-		if (atomic_load(&queue->turns) == queue->turns_before &&
-		    atomic_load(&queue->busy))
+	for (n = 0; n < ring->nr_queues; n++)
+		if (atomic_load(&ring->queues[n].round) != round)
 			return ring->rounds;
-	}
-	for (n = 0; n < ring->nr_queues; n++) {
-		queue = &ring->queues[n];
-		queue->turns_before = atomic_load(&queue->turns);
-	}
+	atomic_store(&ring->round, round + 1);
+	/* Those that wait for requests have nothing to come back for. */
+	wake_all(ring);
 	return ++ring->rounds;
 }
 

@@ -86,9 +86,7 @@ struct ring_queue {
 	unsigned int entries;	/* registered slots */
 	unsigned int waiting;	/* of them with requests that wait for a lock */
 	unsigned int moving;	/* awaited: data on its way from or to a file */
-	atomic_bool busy;	/* with what has come, not waiting for more */
-	atomic_uint turns;	/* of waiting for more */
-	unsigned int turns_before;	/* the last of ring->rounds */
+	atomic_uint round;	/* of the ring's, the last one that it was asked for */
 	uint32_t generation;
 	/* requests that came while entries were being registered */
 	struct fuse_ring_req *early;
@@ -115,6 +113,7 @@ struct fuse_ring {
 	char why_not_more[256];
 	atomic_bool stopping;		/* no handler is called any more */
 	atomic_bool closed;		/* none runs any more, and no reply is taken */
+	atomic_uint round;		/* that the queues are asked for, see ring_rounds() */
 	bool stopped;
 	pthread_mutex_t lock;
 	pthread_cond_t job_done;	/* or given */
@@ -185,9 +184,9 @@ struct fuse_ring_req *ring_find_cookie(struct fuse_ring *ring,
 /* The one that the kernel calls @unique: its cookie, or 0, and if it @begun */
 uint64_t ring_find_unique(struct fuse_ring *ring, uint64_t unique, bool *begun);
 /*
- * How many rounds the queues have made: a round ends when each of them waits,
- * or has waited, for something to come. What the kernel has sent may still be
- * on its way. For one thread only.
+ * How many rounds the queues have made. They are asked for one: it ends when
+ * each of them has come back from the kernel and handled all that it brought,
+ * and the next one begins when this is called again. For one thread only.
  */
 uint64_t ring_rounds(struct fuse_ring *ring);
 

@@ -22,27 +22,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "interrupts.h"
 #include "ring.h"
 #include "session.h"
-
-/*
- * An INTERRUPT whose request libfuse does not know yet. It would hand it back
- * when it sees any other, and the kernel would not find what it is about.
- */
-struct interrupt {
-	struct interrupt *next;
-	uint64_t unique;	/* as the kernel calls the request */
-	uint64_t until_round;	/* 0: to be set when it is first looked at */
-	uint64_t until_ms;	/* it was answered if not found until then */
-};
-
-#define INTERRUPT_PERIOD_MS	20
-/* No queue is any more at what it was at then: the first round had begun. */
-#define INTERRUPT_ROUNDS	3
-/* For so long after that: all that was sent before has come and was seen. */
-#define INTERRUPT_LIFE_MS	1000
-/* What the kernel sets in the unique of an INTERRUPT */
-#define INTERRUPT_BIT		1
 
 /* How long a notification waits for the answer to INIT */
 #define INIT_SECONDS		10
@@ -62,10 +44,8 @@ struct session {
 	uint64_t kernel_flags;
 	struct fuse_ring *ring;
 	size_t buffer_size;
-	uint64_t rounds;	/* of the ring, when last looked at */
 	int wake_fd;		/* eventfd: to look again at what to do; or -1 */
-	pthread_mutex_t interrupts_lock;
-	struct interrupt *interrupts;
+	struct interrupts interrupts;
 };
 
 /* Sessions whose rings run; who answers holds the lock for reading. */
@@ -235,26 +215,6 @@ static ssize_t answer_init(struct session *session, struct iovec *iov,
 	return written;
 }
 
-/* If memory is short it is lost. */
-static struct interrupt *new_interrupt(uint64_t unique)
-{
-	struct interrupt *interrupt = calloc(1, sizeof(*interrupt));
-
-	if (interrupt) {
-		interrupt->unique = unique;
-		interrupt->until_ms = ring_now_ms() + INTERRUPT_LIFE_MS;
-	}
-	return interrupt;
-}
-
-static void put_interrupt(struct session *session, struct interrupt *interrupt)
-{
-	pthread_mutex_lock(&session->interrupts_lock);
-	interrupt->next = session->interrupts;
-	session->interrupts = interrupt;
-	pthread_mutex_unlock(&session->interrupts_lock);
-}
-
 static void wake(struct session *session)
 {
 	/* It can only fail where the loop has long been woken. */
@@ -264,21 +224,15 @@ static void wake(struct session *session)
 /* libfuse hands an INTERRUPT back. */
 static bool take_interrupt_back(int number, uint64_t unique)
 {
-	struct interrupt *interrupt;
 	struct session *session;
 
-	interrupt = new_interrupt(unique & ~(uint64_t)INTERRUPT_BIT);
-	if (!interrupt)
-		return false;
 	pthread_rwlock_rdlock(&sessions_lock);
 	session = find_session_locked(number);
 	if (session) {
-		put_interrupt(session, interrupt);
+		interrupts_add(&session->interrupts, unique & ~(uint64_t)INTERRUPT_BIT);
 		wake(session);
 	}
 	pthread_rwlock_unlock(&sessions_lock);
-	if (!session)
-		free(interrupt);
 	return session;
 }
 
@@ -501,10 +455,10 @@ static void request_ran(void *data)
 }
 
 /*
- * Interrupts, which the kernel sends by the number it gave the request
+ * /dev/fuse
  */
 
-static void process_in_loop(struct session *session, void *message, size_t len)
+static void process(struct session *session, void *message, size_t len)
 {
 	struct fuse_buf buf = { .mem = message, .size = len };
 
@@ -513,9 +467,8 @@ static void process_in_loop(struct session *session, void *message, size_t len)
 	ring_end_handler(session->ring);
 }
 
-/* To libfuse with it, or to the others until it is time to try again */
-static void settle_interrupt(struct session *session,
-			     struct interrupt *interrupt)
+/* To libfuse, which knows the request by its cookie */
+static void process_interrupt(void *data, uint64_t unique, uint64_t cookie)
 {
 	struct {
 		struct fuse_in_header in;
@@ -524,76 +477,32 @@ static void settle_interrupt(struct session *session,
 		.in = {
 			.len = sizeof(message),
 			.opcode = FUSE_INTERRUPT,
-			.unique = interrupt->unique | INTERRUPT_BIT,
+			.unique = unique | INTERRUPT_BIT,
 		},
+		.what.unique = cookie,
 	};
-	uint64_t now = ring_now_ms();
-	bool begun;
 
-	message.what.unique = ring_find_unique(session->ring,
-					       interrupt->unique, &begun);
-	if (message.what.unique && begun) {
-		free(interrupt);
-		process_in_loop(session, &message, sizeof(message));
-		return;
-	}
-	if (message.what.unique || !interrupt->until_round)
-		interrupt->until_round = session->rounds + INTERRUPT_ROUNDS;
-	if (message.what.unique || session->rounds < interrupt->until_round)
-		interrupt->until_ms = now + INTERRUPT_LIFE_MS;
-	if (now < interrupt->until_ms)
-		put_interrupt(session, interrupt);
-	else
-		free(interrupt);
+	process(data, &message, sizeof(message));
 }
 
-static struct interrupt *take_interrupts(struct session *session)
-{
-	struct interrupt *interrupts;
-
-	pthread_mutex_lock(&session->interrupts_lock);
-	interrupts = session->interrupts;
-	session->interrupts = NULL;
-	pthread_mutex_unlock(&session->interrupts_lock);
-	return interrupts;
-}
-
-static void retry_interrupts(struct session *session)
-{
-	struct interrupt *interrupt, *next;
-
-	interrupt = take_interrupts(session);
-	if (interrupt)
-		session->rounds = ring_rounds(session->ring);
-	for (; interrupt; interrupt = next) {
-		next = interrupt->next;
-		settle_interrupt(session, interrupt);
-	}
-}
-
-static bool have_interrupts(struct session *session)
-{
-	bool have;
-
-	pthread_mutex_lock(&session->interrupts_lock);
-	have = session->interrupts;
-	pthread_mutex_unlock(&session->interrupts_lock);
-	return have;
-}
-
-static void process(struct session *session, void *message, size_t len)
+static bool is_interrupt(const void *message, size_t len)
 {
 	const struct fuse_in_header *in = message;
-	const struct fuse_interrupt_in *what = (void *)(in + 1);
-	struct interrupt *interrupt;
 
-	if (in->opcode != FUSE_INTERRUPT || len < sizeof(*in) + sizeof(*what)) {
-		process_in_loop(session, message, len);
+	return in->opcode == FUSE_INTERRUPT &&
+	       len >= sizeof(*in) + sizeof(struct fuse_interrupt_in);
+}
+
+static void process_message(struct session *session, void *message, size_t len)
+{
+	const struct fuse_interrupt_in *what;
+
+	if (!is_interrupt(message, len)) {
+		process(session, message, len);
 		return;
 	}
-	interrupt = new_interrupt(what->unique);
-	if (interrupt)
-		settle_interrupt(session, interrupt);
+	what = (void *)((struct fuse_in_header *)message + 1);
+	interrupts_add(&session->interrupts, what->unique);
 }
 
 /* Length of what came, 0 if nothing did; a negative errno at the end */
@@ -601,7 +510,7 @@ static ssize_t receive(struct session *session, void *buffer, size_t size,
 		       const sigset_t *mask)
 {
 	const struct timespec period = {
-		.tv_nsec = INTERRUPT_PERIOD_MS * 1000000,
+		.tv_nsec = INTERRUPTS_PERIOD_MS * 1000000,
 	};
 	struct pollfd fds[] = {
 		{ .fd = session->fd, .events = POLLIN },
@@ -611,7 +520,8 @@ static ssize_t receive(struct session *session, void *buffer, size_t size,
 	ssize_t len;
 
 	/* A signal that is to end the loop interrupts this, whenever it comes. */
-	if (ppoll(fds, 2, have_interrupts(session) ? &period : NULL, mask) < 0)
+	if (ppoll(fds, 2, interrupts_left(&session->interrupts) ? &period : NULL,
+		  mask) < 0)
 		return errno == EINTR ? 0 : -errno;
 	if (fds[1].revents)
 		eventfd_read(session->wake_fd, &ignored);
@@ -639,9 +549,10 @@ static int serve_device(struct session *session, const sigset_t *mask)
 		len = receive(session, buffer, session->buffer_size, mask);
 		if (len < 0)
 			break;
-		retry_interrupts(session);
 		if (len)
-			process(session, buffer, len);
+			process_message(session, buffer, len);
+		interrupts_settle(&session->interrupts, session->ring,
+				  process_interrupt, session);
 	}
 	looping = NULL;
 	free(buffer);
@@ -714,7 +625,6 @@ static int begin(struct session *session, const sigset_t *mask)
 /* Over the rings if they are to be had, until it is time to end */
 static int serve(struct session *session, const sigset_t *mask)
 {
-	struct interrupt *interrupt, *next;
 	int err;
 
 	err = begin(session, mask);
@@ -728,10 +638,7 @@ static int serve(struct session *session, const sigset_t *mask)
 		hide(session);
 		fuse_ring_free(session->ring);
 	}
-	for (interrupt = session->interrupts; interrupt; interrupt = next) {
-		next = interrupt->next;
-		free(interrupt);
-	}
+	interrupts_drop(&session->interrupts);
 	return err == -ENODEV ? 0 : err;
 }
 
@@ -760,7 +667,7 @@ int session_loop(struct fuse_session *se,
 		.options = ring_options_or_default(options),
 		.loops = loops,
 		.wake_fd = -1,
-		.interrupts_lock = PTHREAD_MUTEX_INITIALIZER,
+		.interrupts.lock = PTHREAD_MUTEX_INITIALIZER,
 	};
 	sigset_t ending, before;
 	int flags, err;
