@@ -213,16 +213,17 @@ enum fuse_ring_mode fuse_ring_mode(const struct fuse_ring *ring);
  *
  * Data that is still on its way from or to a file is waited for up to a second,
  * but not if the request is zero-copied and was answered before this call. Not
- * to be called from a handler. Replies that come later are refused with
- * -ENOTCONN; one that another thread than that of a handler gives at this
- * moment may be lost. The connection does not work any more.
+ * to be called from a handler. A reply that another thread than that of a
+ * handler gives meanwhile is sent, or refused with -ENOTCONN, as all are that
+ * come later; one from or to a file is waited for. The connection does not work
+ * any more.
  */
 void fuse_ring_stop(struct fuse_ring *ring);
 
 /**
  * fuse_ring_free() - release a stopped ring
  * @ring: is stopped if it was not; no other function may be called for it or
- *	its requests any more; NULL does nothing
+ *	its requests any more, and none may run; NULL does nothing
  */
 void fuse_ring_free(struct fuse_ring *ring);
 

@@ -95,7 +95,7 @@ void interrupts_settle(struct interrupts *interrupts, struct fuse_ring *ring,
 		cookie = ring_find_unique(ring, interrupt->unique, &begun);
 		keep = cookie && !begun;
 		if (cookie && begun) {
-			deliver(data, interrupt->unique, cookie);
+			deliver(data, cookie);
 		} else if (!cookie) {
 			if (!round)
 				round = ring_rounds(ring);

@@ -12,9 +12,6 @@
 struct fuse_ring;
 struct interrupt;
 
-/* What the kernel sets in the unique of an INTERRUPT */
-#define INTERRUPT_BIT		1
-
 /* How often those that wait are to be looked at */
 #define INTERRUPTS_PERIOD_MS	20
 
@@ -23,7 +20,7 @@ struct interrupts {
 	struct interrupt *first;
 };
 
-typedef void (*interrupts_deliver)(void *data, uint64_t unique, uint64_t cookie);
+typedef void (*interrupts_deliver)(void *data, uint64_t cookie);
 
 /* @unique: as the kernel calls the request. If memory is short it is lost. */
 void interrupts_add(struct interrupts *interrupts, uint64_t unique);

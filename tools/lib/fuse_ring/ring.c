@@ -42,6 +42,9 @@ enum completion {
 /* Milliseconds that the end waits for data of files */
 #define END_MS 1000
 
+/* How often the end looks if what it waits for is there */
+#define END_PERIOD_US 1000
+
 static __thread struct ring_queue *this_queue;
 
 uint64_t ring_now_ms(void)
@@ -368,10 +371,9 @@ static void take_request(struct fuse_ring_req *req)
 	req->done = 0;
 	atomic_store(&req->begun, false);
 	atomic_store(&req->holders, 2);
-	queue->generation = (queue->generation + 1) & 0x3fffffff;
-	atomic_store(&req->cookie, RING_COOKIE |
-		     (uint64_t)queue->generation << 32 |
-		     (uint64_t)queue->qid << 16 | req->slot);
+	atomic_store(&req->cookie,
+		     ring_cookie(queue->ring->session, ++queue->generation,
+				 queue->qid, req->slot));
 }
 
 static void begin_request(struct fuse_ring_req *req)
@@ -569,12 +571,16 @@ static int run_queue(struct ring_queue *queue)
  */
 static void send_the_rest(struct ring_queue *queue)
 {
-	struct __kernel_timespec period = { .tv_nsec = 1000000 };
-	uint64_t end = ring_now_ms() + END_MS;
+	struct __kernel_timespec period = { .tv_nsec = END_PERIOD_US * 1000 };
 	struct io_uring_cqe *cqe;
 	unsigned int n;
+	uint64_t end;
 
+	/* Of those that come from now on none is taken. */
+	while (atomic_load(&queue->replying))
+		usleep(END_PERIOD_US);
 	take_answered(queue);
+	end = ring_now_ms() + END_MS;
 	while (queue->moving && ring_now_ms() < end) {
 		io_uring_submit_and_wait_timeout(&queue->uring, &cqe, 1,
 						 &period, NULL);
@@ -1026,6 +1032,9 @@ void fuse_ring_free(struct fuse_ring *ring)
 	for (n = 0; n < ring->nr_queues; n++) {
 		struct ring_queue *queue = &ring->queues[n];
 
+		/* Those that are being refused */
+		while (atomic_load(&queue->replying))
+			usleep(END_PERIOD_US);
 		queue_memory_unmap(&queue->memory);
 		for (slot = 0; queue->reqs && slot < queue->layout.depth; slot++)
 			free_reply(&queue->reqs[slot]);
@@ -1069,12 +1078,46 @@ bool fuse_ring_req_zero_copied(const struct fuse_ring_req *req)
 	return req->zero_copied;
 }
 
+/*
+ * Of another thread than the queue's, which may be one that the end knows nothing
+ * of: after this a reply goes out, or is refused.
+ */
+static void begin_reply(struct ring_queue *queue)
+{
+	if (this_queue != queue)
+		atomic_fetch_add(&queue->replying, 1);
+}
+
+/* The queue may be gone right after it. */
+static void end_reply(struct ring_queue *queue)
+{
+	if (this_queue != queue)
+		atomic_fetch_sub(&queue->replying, 1);
+}
+
 /* Takes the request from whoever else might answer it. */
 static int claim(struct fuse_ring_req *req)
 {
-	if (atomic_load(&req->queue->ring->closed))
-		return -ENOTCONN;
-	return atomic_exchange(&req->cookie, 0) ? 0 : -EALREADY;
+	struct ring_queue *queue = req->queue;
+	int err = 0;
+
+	begin_reply(queue);
+	if (atomic_load(&queue->ring->closed))
+		err = -ENOTCONN;
+	else if (!atomic_exchange(&req->cookie, 0))
+		err = -EALREADY;
+	if (err)
+		end_reply(queue);
+	return err;
+}
+
+/* Error and data are there. */
+static void reply_done(struct fuse_ring_req *req)
+{
+	struct ring_queue *queue = req->queue;
+
+	req_put(req);
+	end_reply(queue);
 }
 
 /*
@@ -1125,7 +1168,7 @@ int fuse_ring_reply(struct fuse_ring_req *req, int error,
 		if (iov[n].iov_base != place + len)
 			memmove(place + len, iov[n].iov_base, iov[n].iov_len);
 	}
-	req_put(req);
+	reply_done(req);
 	return 0;
 }
 
@@ -1212,7 +1255,7 @@ int fuse_ring_reply_from_file(struct fuse_ring_req *req, int fd, off_t offset,
 			fill_ended(req, err);
 		}
 	}
-	req_put(req);
+	reply_done(req);
 	return 0;
 }
 
@@ -1220,7 +1263,7 @@ int fuse_ring_reply_from_file(struct fuse_ring_req *req, int fd, off_t offset,
  * For sessions
  */
 
-struct fuse_ring_req *ring_find_cookie(struct fuse_ring *ring, uint64_t cookie)
+struct fuse_ring_req *ring_acquire(struct fuse_ring *ring, uint64_t cookie)
 {
 	unsigned int qid = cookie >> 16 & 0xffff, slot = cookie & 0xffff;
 	struct fuse_ring_req *req;
@@ -1228,7 +1271,16 @@ struct fuse_ring_req *ring_find_cookie(struct fuse_ring *ring, uint64_t cookie)
 	if (qid >= ring->nr_queues || slot >= ring->queues[qid].layout.depth)
 		return NULL;
 	req = &ring->queues[qid].reqs[slot];
-	return atomic_load(&req->cookie) == cookie ? req : NULL;
+	begin_reply(&ring->queues[qid]);
+	if (atomic_load(&req->cookie) == cookie)
+		return req;
+	end_reply(&ring->queues[qid]);
+	return NULL;
+}
+
+void ring_release(struct fuse_ring_req *req)
+{
+	end_reply(req->queue);
 }
 
 uint64_t ring_find_unique(struct fuse_ring *ring, uint64_t unique, bool *begun)

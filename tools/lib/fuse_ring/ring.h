@@ -20,8 +20,9 @@ struct fuse_ring_req {
 	struct ring_queue *queue;
 	uint16_t slot;
 	/*
-	 * Tells it from others in the same slot. Only this may be looked at
-	 * by who does not know whether the request is still there.
+	 * Tells it from all others, see ring_cookie(); 0 once it is answered.
+	 * Only this may be looked at by who does not know whether the request
+	 * is still there.
 	 */
 	_Atomic uint64_t cookie;
 	/* handler and reply: the slot is free for the kernel after both */
@@ -56,10 +57,32 @@ struct fuse_ring_req {
 };
 
 /*
- * Set in cookies, never in what the kernel gives requests as their unique: it
- * counts up, and the highest bit says that it sent one again
+ * By its cookie a request is found from any thread, without a search: session,
+ * queue and slot are in it, and a number that changes from one request in the
+ * slot to the next.
+ *
+ *	63  62      61     60 ... 48  47 ... 32  31 ... 16  15 ... 0
+ *	 0   1  INTERRUPT   session   generation    queue      slot
+ *
+ * Bit 62 is never set in what the kernel gives requests as their unique: it
+ * counts up, and the highest bit says that it sent one again.
  */
 #define RING_COOKIE		(1ULL << 62)
+#define RING_MOST_SESSIONS	(1U << 13)
+/* In place of the request, the INTERRUPT of it */
+#define RING_INTERRUPT		(1ULL << 61)
+
+static inline uint64_t ring_cookie(unsigned int session, uint16_t generation,
+				   uint16_t qid, uint16_t slot)
+{
+	return RING_COOKIE | (uint64_t)session << 48 |
+	       (uint64_t)generation << 32 | (uint64_t)qid << 16 | slot;
+}
+
+static inline unsigned int ring_cookie_session(uint64_t cookie)
+{
+	return cookie >> 48 & (RING_MOST_SESSIONS - 1);
+}
 
 struct ring_queue {
 	struct fuse_ring *ring;
@@ -87,12 +110,14 @@ struct ring_queue {
 	unsigned int waiting;	/* of them with requests that wait for a lock */
 	unsigned int moving;	/* awaited: data on its way from or to a file */
 	atomic_uint round;	/* of the ring's, the last one that it was asked for */
-	uint32_t generation;
+	uint16_t generation;
 	/* requests that came while entries were being registered */
 	struct fuse_ring_req *early;
 
 	int event_fd;
 	struct fuse_ring_req *_Atomic answered;
+	/* replies under way in other threads, or about to be */
+	atomic_uint replying;
 	/* files that RWF_NOWAIT does not work with, to read and to write */
 	int blocking_files[2][64];
 };
@@ -103,6 +128,7 @@ struct fuse_ring {
 	uint32_t most_pages;	/* connection.max_pages as the kernel limits it */
 	uint64_t file_limit;	/* RLIMIT_FSIZE */
 	uint32_t headroom;
+	unsigned int session;		/* for the cookies */
 	fuse_ring_handler handler;
 	void (*handled)(void *data);
 	void *data;
@@ -178,9 +204,12 @@ uint64_t ring_now_ms(void);
 /* Else the kernel would refuse them for good, as the mode is not the reason. */
 bool ring_pools_make_sense(const struct fuse_ring_options *options);
 
-/* The request with that cookie, NULL if it was answered */
-struct fuse_ring_req *ring_find_cookie(struct fuse_ring *ring,
-				       uint64_t cookie);
+/*
+ * The request with that cookie, NULL if it was answered. Until it is released
+ * the ring is not.
+ */
+struct fuse_ring_req *ring_acquire(struct fuse_ring *ring, uint64_t cookie);
+void ring_release(struct fuse_ring_req *req);
 /* The one that the kernel calls @unique: its cookie, or 0, and if it @begun */
 uint64_t ring_find_unique(struct fuse_ring *ring, uint64_t unique, bool *begun);
 /*

@@ -32,10 +32,11 @@
 struct session {
 	struct session *next;
 	struct fuse_session *se;
+	unsigned int id;	/* in the cookies */
 	/*
 	 * libfuse's descriptor of /dev/fuse, and a duplicate of it. Any thread
-	 * may unmount the session, after which another file may get the number.
-	 * So it only serves to find the session; all I/O is done on @fd.
+	 * may unmount the session, after which another file may get the number,
+	 * and libfuse knows none: all I/O is done on @fd.
 	 */
 	int number;
 	int fd;
@@ -48,9 +49,18 @@ struct session {
 	struct interrupts interrupts;
 };
 
-/* Sessions whose rings run; who answers holds the lock for reading. */
+/*
+ * Sessions whose rings run. Who answers holds the lock to find the request, not
+ * longer: a server that always answers must not keep another one waiting.
+ */
+#ifdef PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP
+static pthread_rwlock_t sessions_lock =
+	PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
+#else
 static pthread_rwlock_t sessions_lock = PTHREAD_RWLOCK_INITIALIZER;
+#endif
 static struct session *sessions;
+static unsigned int last_id;
 
 /* What the operation that libfuse calls in this thread is about */
 static __thread struct fuse_ring_req *current;
@@ -107,35 +117,39 @@ static int reply_to_ring(struct fuse_ring_req *req, struct iovec *iov,
 	return err;
 }
 
-static struct session *find_session_locked(int number)
+static struct session *find_session_locked(unsigned int id)
 {
 	struct session *session = sessions;
 
-	while (session && session->number != number)
+	while (session && session->id != id)
 		session = session->next;
 	return session;
 }
 
 /*
- * The request that a reply is for, NULL if there is none. It is the one of the
- * operation that runs in this thread, or, for replies in another thread or
- * after the operation returned, looked for: it cannot go until release().
+ * The request that a reply is for, NULL if there is none: it was answered, or its
+ * session is over. It is the one of the operation that runs in this thread, or,
+ * for replies in another thread or after the operation returned, looked for.
  */
-static struct fuse_ring_req *acquire(int number, uint64_t cookie)
+static struct fuse_ring_req *acquire(uint64_t cookie)
 {
+	struct fuse_ring_req *req = NULL;
 	struct session *session;
 
 	if (current && current_cookie == cookie)
 		return current;
 	pthread_rwlock_rdlock(&sessions_lock);
-	session = find_session_locked(number);
-	return session ? ring_find_cookie(session->ring, cookie) : NULL;
+	session = find_session_locked(ring_cookie_session(cookie));
+	if (session)
+		req = ring_acquire(session->ring, cookie);
+	pthread_rwlock_unlock(&sessions_lock);
+	return req;
 }
 
-static void release(uint64_t cookie)
+static void release(struct fuse_ring_req *req)
 {
-	if (!current || current_cookie != cookie)
-		pthread_rwlock_unlock(&sessions_lock);
+	if (req != current)
+		ring_release(req);
 }
 
 static void run_request(struct fuse_ring_req *req, void *data);
@@ -221,19 +235,23 @@ static void wake(struct session *session)
 	eventfd_write(session->wake_fd, 1);
 }
 
-/* libfuse hands an INTERRUPT back. */
-static bool take_interrupt_back(int number, uint64_t unique)
+/* libfuse hands an INTERRUPT back, which process_interrupt() made. */
+static void take_interrupt_back(uint64_t cookie)
 {
+	struct fuse_ring_req *req = NULL;
 	struct session *session;
 
 	pthread_rwlock_rdlock(&sessions_lock);
-	session = find_session_locked(number);
-	if (session) {
-		interrupts_add(&session->interrupts, unique & ~(uint64_t)INTERRUPT_BIT);
+	session = find_session_locked(ring_cookie_session(cookie));
+	if (session)
+		req = ring_acquire(session->ring, cookie);
+	/* Else it is late. */
+	if (req) {
+		interrupts_add(&session->interrupts, atomic_load(&req->unique));
 		wake(session);
+		ring_release(req);
 	}
 	pthread_rwlock_unlock(&sessions_lock);
-	return session;
 }
 
 /*
@@ -269,16 +287,17 @@ static ssize_t session_writev(int fd, struct iovec *iov, int count,
 	(void)userdata;
 	if (answers_init && out->unique)
 		return answer_init(answers_init, iov, count);
-	if (!(out->unique & RING_COOKIE)) {
-		if (out->unique & INTERRUPT_BIT && out->error == -EAGAIN &&
-		    take_interrupt_back(fd, out->unique))
-			return out->len;
+	if (!(out->unique & RING_COOKIE))
 		return writev(device_of(fd, out), iov, count);
+	if (out->unique & RING_INTERRUPT) {
+		take_interrupt_back(out->unique & ~RING_INTERRUPT);
+		return out->len;
 	}
-	req = acquire(fd, out->unique);
-	if (req)
+	req = acquire(out->unique);
+	if (req) {
 		err = reply_to_ring(req, iov, count);
-	release(out->unique);
+		release(req);
+	}
 	if (err) {
 		errno = -err;
 		return -1;
@@ -354,9 +373,10 @@ static ssize_t session_splice_send(int pipe, off_t *pipe_offset, int fd,
 	if (!err && out.len != len)
 		err = -EIO;
 	if (!err && out.unique & RING_COOKIE) {
-		req = acquire(fd, out.unique);
+		req = acquire(out.unique);
 		err = req ? pipe_to_ring(req, &out, pipe) : -ENOTCONN;
-		release(out.unique);
+		if (req)
+			release(req);
 	} else if (!err) {
 		err = pipe_to_device(device_of(fd, &out), &out, pipe);
 	}
@@ -468,7 +488,7 @@ static void process(struct session *session, void *message, size_t len)
 }
 
 /* To libfuse, which knows the request by its cookie */
-static void process_interrupt(void *data, uint64_t unique, uint64_t cookie)
+static void process_interrupt(void *data, uint64_t cookie)
 {
 	struct {
 		struct fuse_in_header in;
@@ -477,7 +497,7 @@ static void process_interrupt(void *data, uint64_t unique, uint64_t cookie)
 		.in = {
 			.len = sizeof(message),
 			.opcode = FUSE_INTERRUPT,
-			.unique = unique | INTERRUPT_BIT,
+			.unique = cookie | RING_INTERRUPT,
 		},
 		.what.unique = cookie,
 	};
@@ -559,9 +579,20 @@ static int serve_device(struct session *session, const sigset_t *mask)
 	return len < 0 && len != -ENODEV ? len : 0;
 }
 
+/* Not that of a session that has just ended: replies for it may come yet. */
+static unsigned int new_id_locked(void)
+{
+	do {
+		last_id = (last_id + 1) % RING_MOST_SESSIONS;
+	} while (find_session_locked(last_id));
+	return last_id;
+}
+
 static void show(struct session *session)
 {
 	pthread_rwlock_wrlock(&sessions_lock);
+	session->id = new_id_locked();
+	session->ring->session = session->id;
 	session->next = sessions;
 	sessions = session;
 	pthread_rwlock_unlock(&sessions_lock);

@@ -938,6 +938,167 @@ data_after_the_end()
 	[ "$(status_of "$server")" = 0 ] || fail "the server ended with an error"
 }
 
+# mount_pool MODE: a server that answers from threads of its own; its file is a copy
+# of $dir/before.
+mount_pool()
+{
+	head -c 1000000 /dev/urandom >"$dir/before"
+	cp "$dir/before" "$dir/data"
+	log=$dir/ring.log
+	"$built/pool_fs" "$(ring_options "$1")" "$dir/data" "$mnt" >"$dir/server.out" 2>"$log" &
+	server=$!
+	await_mount "$mnt"
+	stat "$mnt" >/dev/null
+	[ "$1" = off ] || need_mode "$1"
+}
+
+# pool_client FILE PART ROUNDS: writes and reads its part of the file, for good if
+# ROUNDS is 0. Ends with 9 if it does not read what it wrote.
+pool_client()
+{
+	exec python3 - "$@" <<-'END'
+		import os, random, sys
+
+		name, part, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+		size = 250000
+		start = part * size
+		rng = random.Random(part)
+		file = os.open(name, os.O_RDWR)
+		what = bytearray(os.pread(file, size, start))
+		while True:
+		    begin = rng.randrange(size)
+		    end = min(size, begin + rng.choice((1, 512, 4096, 5000, 131072)))
+		    if rng.random() < .5:
+		        what[begin:end] = rng.randbytes(end - begin)
+		        if os.pwrite(file, what[begin:end], start + begin) != end - begin:
+		            sys.exit("a short write")
+		    elif os.pread(file, end - begin, start + begin) != what[begin:end]:
+		        print(f"{name}: {begin} to {end} of part {part} differ")
+		        sys.exit(9)
+		    rounds -= 1
+		    if not rounds:
+		        break
+	END
+}
+
+# start_pool_clients ROUNDS: -> $clients
+start_pool_clients()
+{
+	local part
+
+	clients=()
+	for part in 0 1 2 3; do
+		pool_client "$mnt/copied" $part "$1" &
+		clients+=($!)
+	done
+}
+
+no_client_read_wrong()
+{
+	local client status
+
+	within 60 all_ended "${clients[@]}" || fail "clients hang"
+	for client in "${clients[@]}"; do
+		status=$(status_of "$client")
+		[ "$status" != 9 ] || fail "a client does not read what it wrote"
+		[ "$status" = "${1:-$status}" ] || fail "a client ended with $status"
+	done
+}
+
+answered_by_a_pool()
+{
+	mount_pool "$1"
+	start_pool_clients 300
+	no_client_read_wrong 0
+	cmp "$mnt/copied" "$dir/data" || fail "the file shows something else"
+	! cmp -s "$dir/before" "$dir/data" || fail "nothing was written"
+	stop_server "$mnt"
+}
+
+# Replies find no client; the others are served on.
+pool_goes_on_without_clients()
+{
+	local n
+
+	mount_pool "$1"
+	for n in {1..6}; do
+		start_pool_clients 0
+		sleep "0.$((RANDOM % 8 + 2))"
+		kill -KILL "${clients[@]}"
+		no_client_read_wrong
+	done
+	start_pool_clients 50
+	no_client_read_wrong 0
+	stop_server "$mnt"
+}
+
+# Each has its part of the file, which was $dir/before.
+clients_at_work()
+{
+	local part
+
+	for part in "${!clients[@]}"; do
+		! ended "${clients[part]}" || return 1
+		! cmp -s -i $((part * 250000)) -n 250000 "$dir/before" "$dir/data" || return 1
+	done
+}
+
+# The file system is taken away while clients go on: these are served to their end.
+# detached_under_pool MODE HOW
+detached_under_pool()
+{
+	mount_pool "$1"
+	start_pool_clients 0
+	within 30 clients_at_work || fail "the clients do not get to work"
+	case $2 in
+	lazily)	umount -l "$mnt" ;;
+	by_a_thread)
+		[ "$(timeout 30 cat "$mnt/unmount")" = unmounted ] ||
+			fail "who has it unmounted gets no answer" ;;
+	esac
+	within 10 not_mounted "$mnt" || fail "it is still mounted"
+	cp "$dir/data" "$dir/before"
+	within 30 clients_at_work || fail "the clients do not go on"
+	kill -KILL "${clients[@]}"
+	no_client_read_wrong
+	within 30 ended "$server" || fail "the server does not end"
+	[ "$(status_of "$server")" = 0 ] || fail "the server ended with an error"
+}
+
+# The connection ends while requests are with the server: clients get an error at
+# once, and what the server has to say then is refused.
+# pool_is_cut_off MODE END STATUS
+pool_is_cut_off()
+{
+	local mode=$1 end=$2 status lines=1
+
+	mount_pool "$mode"
+	start_pool_clients 0
+	within 30 clients_at_work || fail "the clients do not get to work"
+	cat "$mnt/held" 2>/dev/null &
+	clients+=($!)
+	within 30 grep -q '^held' "$log" || fail "the request does not get to the server"
+	case $end in
+	abort)	echo 1 >"/sys/fs/fuse/connections/$(stat -c %d "$mnt")/abort" ;;
+	# Closing it may come too late.
+	exit)	cat "$mnt/exit" || : ;;
+	*)	kill -"$end" "$server" ;;
+	esac
+	no_client_read_wrong
+	within 30 ended "$server" || fail "the server does not end"
+	status=$(status_of "$server")
+	[ "$status" = "$3" ] || fail "the server ended with $status"
+	[ "$end" = KILL ] || [ "$mode" = off ] ||
+		grep -qx 'too late: Transport endpoint is not connected' "$dir/server.out" ||
+		fail "a reply that was too late: $(cat "$dir/server.out")"
+	[ "$mode" != off ] || lines=0
+	[ "$(grep -c '^fuse_ring:' "$log")" = "$lines" ] || {
+		cat "$log"
+		fail "the library has more to say"
+	}
+	[ "$end" != KILL ] || umount "$mnt"
+}
+
 # Another thread than that of the loop unmounts, and opens a file by the number
 # that the loop had.
 unmounted_by_a_thread()
@@ -1161,6 +1322,20 @@ for mode in legacy {pooled,pinned,zero-copy}:{bufring,bufpool}; do
 	test_case data_after_the_end."$mode" 100 data_after_the_end "$mode"
 	test_case notified_before_init_is_answered."$mode" 100 \
 		notified_before_init_is_answered "$mode"
+done
+for mode in off legacy {pooled,pinned,zero-copy}:{bufring,bufpool}; do
+	test_case answered_by_a_pool."$mode" 100 answered_by_a_pool "$mode"
+	test_case pool_goes_on_without_clients."$mode" 200 pool_goes_on_without_clients "$mode"
+	test_case pool_is_cut_off.abort."$mode" 100 pool_is_cut_off "$mode" abort 0
+	test_case pool_is_cut_off.exit."$mode" 100 pool_is_cut_off "$mode" exit 0
+	# As libfuse's loops: the signal is an error to the server.
+	test_case pool_is_cut_off.TERM."$mode" 100 pool_is_cut_off "$mode" TERM 1
+	test_case pool_is_cut_off.KILL."$mode" 100 pool_is_cut_off "$mode" KILL 137
+	test_case detached_under_pool.lazily."$mode" 100 detached_under_pool "$mode" lazily
+	# libfuse's own loops lose the descriptor then.
+	[ "$mode" = off ] ||
+		test_case detached_under_pool.by_a_thread."$mode" 100 \
+			detached_under_pool "$mode" by_a_thread
 done
 for mode in off legacy pinned; do
 	for signal in TERM INT HUP; do
