@@ -314,27 +314,51 @@ int fuse_ring_session_loop(struct fuse_session *se,
 
 /**
  * fuse_ring_reply_fd() - answer a READ from, or a WRITE to, a file
- * @req: the request, in the thread that libfuse called the operation in, and
- *	before the operation returns
+ * @req: a request of a session that fuse_ring_session_loop() runs or ran, in any
+ *	thread, before or after the operation returned
  * @fd: the file; has to stay open until the file's RELEASE
  * @offset: where in the file
  * @size: how many bytes to read, or the number of bytes of @data
- * @data: the data of a WRITE as the write_buf operation got it, NULL for a READ
+ * @data: NULL for a READ. The data of a WRITE as the write_buf operation got it
+ *	or, once that returned, as fuse_ring_keep_data() gave it; stays the
+ *	caller's
  *
  * The answer to the client and the end of @req, like fuse_reply_data(): by
  * zero-copy where that is on, else by reading into, or writing from, the
  * payload buffer, else, for a request that came over /dev/fuse, by what
- * libfuse has.
+ * libfuse has. In a thread that is not the queue's it takes as long as read()
+ * or write() would, unless the request is zero-copied.
  *
- * Return: 0 or a negative errno; @req is gone in either case
+ * Return: 0 or a negative errno, -ENOTCONN when the session is over; @req is
+ * gone in either case. As with all replies of libfuse's, that is as long as
+ * there is a session: until fuse_session_destroy().
  */
 int fuse_ring_reply_fd(struct fuse_req *req, int fd, off_t offset, size_t size,
 		       struct fuse_bufvec *data);
 
 /**
+ * fuse_ring_keep_data() - keep the data of a WRITE beyond its operation
+ * @req: a WRITE, in the thread that libfuse called the operation in, and before
+ *	the operation returns
+ * @data: as the write_buf operation got it, which is gone when it returns
+ *
+ * Nothing is copied if the request came over a ring: its data stays where it
+ * is until @req is answered.
+ *
+ * Return: one buffer in memory, for fuse_ring_reply_fd() in any thread, to be
+ * released with free() after it; or NULL with errno set, and @req is still to be
+ * answered. Only of a file that fuse_ring_zero_copy_open() was not called for
+ * may the data be looked at, and only until then.
+ */
+struct fuse_bufvec *fuse_ring_keep_data(struct fuse_req *req,
+					struct fuse_bufvec *data);
+
+/**
  * fuse_ring_zero_copy_open() - opt a file in to zero-copy
- * @req: an OPEN, CREATE or TMPFILE request about to be answered with success,
- *	in the thread that libfuse called the operation in
+ * @req: an OPEN, CREATE or TMPFILE request about to be answered with success:
+ *	in the thread that libfuse called the operation in, for the request of
+ *	that operation; or, in a thread that runs no operation, right before the
+ *	answer
  *
  * Only for files whose every READ and WRITE is answered with
  * fuse_ring_reply_fd() or with an error: their data is not in memory. The file

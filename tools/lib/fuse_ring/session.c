@@ -42,6 +42,7 @@ struct session {
 	int fd;
 	struct fuse_ring_options options;
 	const struct session_loops *loops;
+	bool has_io;		/* libfuse sends answers through session_writev() */
 	uint64_t kernel_flags;
 	struct fuse_ring *ring;
 	size_t buffer_size;
@@ -62,10 +63,30 @@ static pthread_rwlock_t sessions_lock = PTHREAD_RWLOCK_INITIALIZER;
 static struct session *sessions;
 static unsigned int last_id;
 
+/* Some session has or had rings. Its requests may outlive it. */
+static atomic_bool rings_used;
+
 /* What the operation that libfuse calls in this thread is about */
 static __thread struct fuse_ring_req *current;
 static __thread uint64_t current_cookie;
 static __thread struct session *answers_init;
+
+/*
+ * What fuse_ring_reply_fd() is to answer with. Whose request it is only libfuse
+ * knows: it is made to send some answer, in place of which this goes out.
+ */
+struct file_reply {
+	int fd;
+	off_t offset;
+	size_t size;
+	struct fuse_bufvec *data;
+};
+
+static __thread const struct file_reply *file_reply;
+
+/* The next answer of this thread opens a file for zero-copy. */
+static __thread bool opens_for_zero_copy;
+
 /* The session whose /dev/fuse this thread serves */
 static __thread struct session *looping;
 
@@ -96,8 +117,14 @@ static void opt_in(const struct fuse_ring_req *req, struct iovec *iov,
 	iov[1].iov_base = copy;
 }
 
+static bool opens_a_file(const struct fuse_ring_req *req)
+{
+	return req->in.opcode == FUSE_OPEN || req->in.opcode == FUSE_CREATE ||
+	       req->in.opcode == FUSE_TMPFILE;
+}
+
 static int reply_to_ring(struct fuse_ring_req *req, struct iovec *iov,
-			 int count)
+			 int count, bool zero_copy)
 {
 	const struct fuse_out_header *out = iov[0].iov_base;
 	struct {
@@ -106,7 +133,7 @@ static int reply_to_ring(struct fuse_ring_req *req, struct iovec *iov,
 	} opened;
 	int err;
 
-	if (req->zero_copy_open && !out->error)
+	if ((zero_copy || req->zero_copy_open) && opens_a_file(req) && !out->error)
 		opt_in(req, iov, count, &opened, sizeof(opened));
 	err = fuse_ring_reply(req, out->error, iov + 1, count - 1);
 	if (err == -EMSGSIZE) {
@@ -277,27 +304,110 @@ static int device_of(int number, const struct fuse_out_header *out)
 	return looping && looping->number == number ? looping->fd : number;
 }
 
+/* Until the end of the file or an error -> bytes or a negative errno */
+static ssize_t read_file(const struct file_reply *file, char *buffer)
+{
+	size_t done = 0;
+	ssize_t n;
+
+	do {
+		n = pread(file->fd, buffer + done, file->size - done,
+			  file->offset + done);
+		if (n > 0)
+			done += n;
+	} while ((n > 0 && done < file->size) || (n < 0 && errno == EINTR));
+	return n < 0 && !done ? -errno : (ssize_t)done;
+}
+
+/* Until an error: the kernel makes EIO of a short one with O_DIRECT. */
+static ssize_t write_file(const struct file_reply *file)
+{
+	struct fuse_bufvec to = FUSE_BUFVEC_INIT(file->size);
+	size_t done = 0;
+	ssize_t n;
+
+	to.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
+	to.buf[0].fd = file->fd;
+	to.buf[0].pos = file->offset;
+	do {
+		n = fuse_buf_copy(&to, file->data, 0);
+		if (n > 0)
+			done += n;
+	} while (n > 0 && done < file->size);
+	return n < 0 && (!done || n != -EINTR) ? n : (ssize_t)done;
+}
+
+/* Of a request that came over /dev/fuse */
+static ssize_t file_to_device(int device, const struct fuse_out_header *stands_for,
+			      const struct file_reply *file)
+{
+	struct fuse_out_header out = { .unique = stands_for->unique };
+	struct fuse_write_out written = {};
+	struct iovec iov[] = {
+		{ .iov_base = &out, .iov_len = sizeof(out) },
+		{ .iov_base = &written, .iov_len = sizeof(written) },
+	};
+	void *buffer = NULL;
+	ssize_t n;
+
+	if (file->data) {
+		n = write_file(file);
+		written.size = n;
+	} else {
+		/* The file may be one with O_DIRECT. */
+		n = -posix_memalign(&buffer, getpagesize(), file->size);
+		if (!n)
+			n = read_file(file, buffer);
+		iov[1].iov_base = buffer;
+		iov[1].iov_len = n < 0 ? 0 : n;
+	}
+	if (n < 0)
+		out.error = n;
+	out.len = sizeof(out) + (n < 0 ? 0 : iov[1].iov_len);
+	n = writev(device, iov, n < 0 ? 1 : 2);
+	free(buffer);
+	return n < 0 ? n : (ssize_t)stands_for->len;
+}
+
+static int answer_ring(uint64_t cookie, struct iovec *iov, int count,
+		       const struct file_reply *file, bool zero_copy)
+{
+	struct fuse_ring_req *req = acquire(cookie);
+	int err;
+
+	if (!req)
+		return -ENOTCONN;
+	if (file)
+		err = fuse_ring_reply_from_file(req, file->fd, file->offset,
+						file->size);
+	else
+		err = reply_to_ring(req, iov, count, zero_copy);
+	release(req);
+	return err;
+}
+
 static ssize_t session_writev(int fd, struct iovec *iov, int count,
 			      void *userdata)
 {
 	const struct fuse_out_header *out = iov[0].iov_base;
-	struct fuse_ring_req *req;
-	int err = -ENOTCONN;
+	const struct file_reply *file = file_reply;
+	bool zero_copy = opens_for_zero_copy;
+	int err;
 
 	(void)userdata;
 	if (answers_init && out->unique)
 		return answer_init(answers_init, iov, count);
-	if (!(out->unique & RING_COOKIE))
-		return writev(device_of(fd, out), iov, count);
-	if (out->unique & RING_INTERRUPT) {
+	if (out->unique & RING_INTERRUPT && out->unique & RING_COOKIE) {
 		take_interrupt_back(out->unique & ~RING_INTERRUPT);
 		return out->len;
 	}
-	req = acquire(out->unique);
-	if (req) {
-		err = reply_to_ring(req, iov, count);
-		release(req);
-	}
+	file_reply = NULL;
+	opens_for_zero_copy = false;
+	if (!(out->unique & RING_COOKIE) && file)
+		return file_to_device(device_of(fd, out), out, file);
+	if (!(out->unique & RING_COOKIE))
+		return writev(device_of(fd, out), iov, count);
+	err = answer_ring(out->unique, iov, count, file, zero_copy);
 	if (err) {
 		errno = -err;
 		return -1;
@@ -338,7 +448,7 @@ static int pipe_to_ring(struct fuse_ring_req *req,
 		if (err)
 			return err;
 	}
-	return reply_to_ring(req, iov, 2);
+	return reply_to_ring(req, iov, 2, false);
 }
 
 static int pipe_to_device(int fd, struct fuse_out_header *out, int pipe)
@@ -387,12 +497,12 @@ static ssize_t session_splice_send(int pipe, off_t *pipe_offset, int fd,
 	return len;
 }
 
-static ssize_t session_splice_receive(int fd, off_t *offset, int pipe,
-				      off_t *pipe_offset, size_t len,
-				      unsigned int flags, void *userdata)
+static ssize_t session_splice(int from, off_t *from_offset, int to,
+			      off_t *to_offset, size_t len, unsigned int flags,
+			      void *userdata)
 {
 	(void)userdata;
-	return splice(fd, offset, pipe, pipe_offset, len, flags);
+	return splice(from, from_offset, to, to_offset, len, flags);
 }
 
 static ssize_t session_read(int fd, void *buffer, size_t size, void *userdata)
@@ -401,47 +511,90 @@ static ssize_t session_read(int fd, void *buffer, size_t size, void *userdata)
 	return read(fd, buffer, size);
 }
 
+/* Where no session has rings, and requests no cookies: libfuse knows it best. */
+static int reply_fd_by_libfuse(fuse_req_t req, const struct file_reply *file)
+{
+	struct fuse_bufvec from = FUSE_BUFVEC_INIT(file->size);
+	ssize_t n;
+
+	if (file->data) {
+		n = write_file(file);
+		return n < 0 ? fuse_reply_err(req, -n) : fuse_reply_write(req, n);
+	}
+	from.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
+	from.buf[0].fd = file->fd;
+	from.buf[0].pos = file->offset;
+	return fuse_reply_data(req, &from, FUSE_BUF_SPLICE_MOVE);
+}
+
 int fuse_ring_reply_fd(fuse_req_t req, int fd, off_t offset, size_t size,
 		       struct fuse_bufvec *data)
 {
-	struct fuse_bufvec file = FUSE_BUFVEC_INIT(size);
-	size_t written = 0;
-	ssize_t n;
-	int err;
+	const struct file_reply file = {
+		.fd = fd,
+		.offset = offset,
+		.size = size,
+		.data = data,
+	};
+	int result;
 
-	if (current) {
-		err = fuse_ring_reply_from_file(current, fd, offset, size);
-		/* Without a reply of libfuse's own it is only released. */
-		fuse_reply_none(req);
-		return err;
-	}
-	file.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
-	file.buf[0].fd = fd;
-	file.buf[0].pos = offset;
-	if (!data)
-		return fuse_reply_data(req, &file, FUSE_BUF_SPLICE_MOVE);
-	/* Until an error: the kernel makes EIO of a short one with O_DIRECT. */
-	do {
-		n = fuse_buf_copy(&file, data, 0);
-		if (n > 0)
-			written += n;
-	} while (n > 0 && written < size);
-	if (n < 0 && (!written || n != -EINTR))
-		return fuse_reply_err(req, -n);
-	return fuse_reply_write(req, written);
+	if (!atomic_load_explicit(&rings_used, memory_order_relaxed))
+		return reply_fd_by_libfuse(req, &file);
+	file_reply = &file;
+	/* The client gets this if the session is none of ours. */
+	result = fuse_reply_err(req, EIO);
+	file_reply = NULL;
+	return result;
+}
+
+/* What libfuse has read, perhaps into a pipe, into memory of its own */
+static struct fuse_bufvec *copy_of(struct fuse_bufvec *data, size_t size)
+{
+	size_t page_size = getpagesize();
+	struct fuse_bufvec *copy;
+	void *memory;
+	ssize_t n;
+
+	/* The file may be one with O_DIRECT. */
+	errno = posix_memalign(&memory, page_size, page_size + size);
+	if (errno)
+		return NULL;
+	copy = memory;
+	*copy = FUSE_BUFVEC_INIT(size);
+	copy->buf[0].mem = (char *)memory + page_size;
+	n = fuse_buf_copy(copy, data, 0);
+	copy->idx = 0;
+	copy->off = 0;
+	if (n == (ssize_t)size)
+		return copy;
+	free(copy);
+	errno = n < 0 ? -n : EIO;
+	return NULL;
+}
+
+struct fuse_bufvec *fuse_ring_keep_data(fuse_req_t req, struct fuse_bufvec *data)
+{
+	size_t size = fuse_buf_size(data);
+	struct fuse_bufvec *kept;
+
+	(void)req;
+	if (!current)
+		return copy_of(data, size);
+	kept = malloc(sizeof(*kept));
+	if (!kept)
+		return NULL;
+	*kept = FUSE_BUFVEC_INIT(size);
+	kept->buf[0].mem = data->buf[0].mem;
+	return kept;
 }
 
 void fuse_ring_zero_copy_open(fuse_req_t req)
 {
-	uint32_t opcode;
-
 	(void)req;
-	if (!current)
-		return;
-	opcode = current->in.opcode;
-	current->zero_copy_open = opcode == FUSE_OPEN ||
-				  opcode == FUSE_CREATE ||
-				  opcode == FUSE_TMPFILE;
+	if (current)
+		current->zero_copy_open = true;
+	else
+		opens_for_zero_copy = true;
 }
 
 /*
@@ -591,6 +744,7 @@ static unsigned int new_id_locked(void)
 static void show(struct session *session)
 {
 	pthread_rwlock_wrlock(&sessions_lock);
+	atomic_store(&rings_used, true);
 	session->id = new_id_locked();
 	session->ring->session = session->id;
 	session->next = sessions;
@@ -616,7 +770,7 @@ static int begin(struct session *session, const sigset_t *mask)
 		.writev = session_writev,
 		.read = session_read,
 		.splice_send = session_splice_send,
-		.splice_receive = session_splice_receive,
+		.splice_receive = session_splice,
 	};
 	union {
 		struct fuse_in_header in;
@@ -641,6 +795,7 @@ static int begin(struct session *session, const sigset_t *mask)
 					(uint64_t)init->flags2 << 32;
 	if (session->kernel_flags & FUSE_OVER_IO_URING) {
 		err = fuse_session_custom_io(session->se, &io, session->number);
+		session->has_io = !err;
 		if (!err)
 			answers_init = session;
 	} else if (first.in.opcode == CUSE_INIT) {
@@ -673,19 +828,33 @@ static int serve(struct session *session, const sigset_t *mask)
 	return err == -ENODEV ? 0 : err;
 }
 
+static int libfuse_loop(struct session *session)
+{
+	static const struct fuse_custom_io io = {
+		.writev = session_writev,
+		.read = session_read,
+		.splice_send = session_splice,
+		.splice_receive = session_splice,
+	};
+	const struct session_loops *loops = session->loops;
+
+	if (fuse_session_exited(session->se))
+		return loops->single(session->se);
+	/* fuse_ring_reply_fd() cannot tell it from one that has rings. */
+	if (loops->answers_files && !session->has_io)
+		fuse_session_custom_io(session->se, &io, session->number);
+	return session->options.serialize ? loops->single(session->se) :
+					    loops->multi(session->se);
+}
+
 /* In libfuse's own way what is left: all of it, or only why it was to exit */
 static int go_on(struct session *session, int err)
 {
-	const struct session_loops *loops = session->loops;
-
-	if (err) {
-		fuse_session_exit(session->se);
-		loops->single(session->se);
-		return err;
-	}
-	if (session->options.serialize || fuse_session_exited(session->se))
-		return loops->single(session->se);
-	return loops->multi(session->se);
+	if (!err)
+		return libfuse_loop(session);
+	fuse_session_exit(session->se);
+	session->loops->single(session->se);
+	return err;
 }
 
 int session_loop(struct fuse_session *se,
@@ -704,8 +873,7 @@ int session_loop(struct fuse_session *se,
 	int flags, err;
 
 	if (session.options.mode == FUSE_RING_OFF)
-		return session.options.serialize ? loops->single(se) :
-						   loops->multi(se);
+		return libfuse_loop(&session);
 	session.fd = fcntl(session.number, F_DUPFD_CLOEXEC, 0);
 	if (session.fd < 0) {
 		ring_log(&session.options, "off, a duplicate of /dev/fuse: %s",
@@ -744,6 +912,7 @@ int fuse_ring_session_loop(struct fuse_session *se,
 	static const struct session_loops loops = {
 		.single = fuse_session_loop,
 		.multi = libfuse_multi,
+		.answers_files = true,
 	};
 
 	return session_loop(se, options, &loops);

@@ -8,6 +8,7 @@
 struct session_loops {
 	int (*single)(struct fuse_session *se);
 	int (*multi)(struct fuse_session *se);
+	bool answers_files;	/* the server may call fuse_ring_reply_fd() */
 };
 
 int session_loop(struct fuse_session *se,

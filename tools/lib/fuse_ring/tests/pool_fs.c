@@ -3,10 +3,16 @@
  * pool_fs: a server of the library that answers everything from threads of its
  * own, in random order, whatever became of the client and of the session.
  *
- *	pool_fs OPTIONS FILE MOUNTPOINT
+ *	pool_fs OPTIONS FILE MOUNTPOINT [OPTIONS FILE MOUNTPOINT]...
+ *
+ * Each OPTIONS FILE MOUNTPOINT is a session, all with the same threads.
  *
  *	/copied		is FILE, read and written in memory
+ *	/file		is FILE, moved by the library's means, by zero-copy if it can
+ *	/blind		is FILE, read in memory, which is an error if it was to be
+ *			moved by zero-copy
  *	/held		reading it is answered when the loop is over: too late
+ *	/held_file	the same, by the library's means
  *	/unmount	reading it is answered when a thread has unmounted the
  *			session
  *	/exit		reading it has the loop end
@@ -36,13 +42,24 @@
 /* One request in so many is answered after a while, or by another operation. */
 #define ODD_ONES	8
 
-enum { COPIED = FUSE_ROOT_ID + 1, HELD, UNMOUNT, EXIT, NR_INODES };
+enum { COPIED = FUSE_ROOT_ID + 1, MOVED, BLIND, HELD, HELD_FILE, UNMOUNT, EXIT, NR_INODES };
 
 static const char * const names[NR_INODES] = {
 	[COPIED] = "copied",
+	[MOVED] = "file",
+	[BLIND] = "blind",
 	[HELD] = "held",
+	[HELD_FILE] = "held_file",
 	[UNMOUNT] = "unmount",
 	[EXIT] = "exit",
+};
+
+struct mount {
+	struct fuse_session *se;
+	struct fuse_ring_options options;
+	int file;
+	pthread_t thread;
+	int failed;
 };
 
 /* An operation that has returned, and the rest of it */
@@ -61,8 +78,6 @@ static pthread_cond_t arrived = PTHREAD_COND_INITIALIZER;
 static struct job jobs[MAX_JOBS], held[MAX_JOBS];
 static unsigned int nr_jobs, nr_held;
 static bool over;
-static struct fuse_session *se;
-static int file;
 static __thread unsigned int operation_seed;
 
 static bool now_and_then(unsigned int *seed)
@@ -70,30 +85,35 @@ static bool now_and_then(unsigned int *seed)
 	return rand_r(seed) % ODD_ONES == 0;
 }
 
-/* Any of them, with the lock held */
-static struct job take_job(unsigned int *seed)
+static void answer_open(const struct job *job, unsigned int *seed);
+
+/*
+ * Any of them, with the lock held; false if it is one that @in_operation must not
+ * be answered.
+ */
+static bool take_job(struct job *job, unsigned int *seed, bool in_operation)
 {
 	unsigned int n = rand_r(seed) % nr_jobs;
-	struct job job = jobs[n];
 
+	*job = jobs[n];
+	if (in_operation && job->answer == answer_open)
+		return false;
 	jobs[n] = jobs[--nr_jobs];
-	return job;
+	return true;
 }
 
-static void answer_one(unsigned int *seed)
+static void answer_one(unsigned int *seed, bool in_operation)
 {
 	struct job job;
+	bool taken;
 
 	if (now_and_then(seed))
 		usleep(rand_r(seed) % 1000);
 	pthread_mutex_lock(&lock);
-	if (!nr_jobs) {
-		pthread_mutex_unlock(&lock);
-		return;
-	}
-	job = take_job(seed);
+	taken = nr_jobs && take_job(&job, seed, in_operation);
 	pthread_mutex_unlock(&lock);
-	job.answer(&job, seed);
+	if (taken)
+		job.answer(&job, seed);
 }
 
 static void put_job(struct job *in, unsigned int *nr, const struct job *job)
@@ -111,7 +131,7 @@ static void answer_later(const struct job *job)
 {
 	put_job(jobs, &nr_jobs, job);
 	if (now_and_then(&operation_seed))
-		answer_one(&operation_seed);
+		answer_one(&operation_seed, true);
 }
 
 static void *pool_thread(void *number)
@@ -125,7 +145,7 @@ static void *pool_thread(void *number)
 			continue;
 		}
 		pthread_mutex_unlock(&lock);
-		answer_one(&seed);
+		answer_one(&seed, false);
 		pthread_mutex_lock(&lock);
 	}
 	pthread_mutex_unlock(&lock);
@@ -136,11 +156,17 @@ static void *pool_thread(void *number)
  * Operations
  */
 
-static struct stat pool_attributes(fuse_ino_t ino)
+static int file_of(fuse_req_t req)
 {
-	struct stat st = attributes(ino), of_file;
+	return ((struct mount *)fuse_req_userdata(req))->file;
+}
 
-	if (ino == COPIED && !fstat(file, &of_file))
+static struct stat pool_attributes(const struct job *job)
+{
+	struct stat st = attributes(job->ino), of_file;
+
+	if (job->ino >= COPIED && job->ino <= BLIND &&
+	    !fstat(file_of(job->req), &of_file))
 		st.st_size = of_file.st_size;
 	return st;
 }
@@ -149,7 +175,7 @@ static void answer_lookup(const struct job *job, unsigned int *seed)
 {
 	struct fuse_entry_param entry = {
 		.ino = job->ino,
-		.attr = pool_attributes(job->ino),
+		.attr = pool_attributes(job),
 	};
 
 	(void)seed;
@@ -173,7 +199,7 @@ static void pool_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 static void answer_getattr(const struct job *job, unsigned int *seed)
 {
-	struct stat st = pool_attributes(job->ino);
+	struct stat st = pool_attributes(job);
 
 	(void)seed;
 	fuse_reply_attr(job->req, &st, 0);
@@ -192,13 +218,18 @@ static void answer_open(const struct job *job, unsigned int *seed)
 	struct fuse_file_info fi = job->fi;
 
 	(void)seed;
+	if (job->ino == BLIND)
+		fuse_ring_zero_copy_open(job->req);
 	reply_open(job->req, job->ino, &fi);
 }
 
+/* One file is opted in here, the other one where the answer is given. */
 static void pool_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct job job = { .answer = answer_open, .req = req, .ino = ino, .fi = *fi };
 
+	if (ino == MOVED)
+		fuse_ring_zero_copy_open(req);
 	answer_later(&job);
 }
 
@@ -207,7 +238,7 @@ static int reply_copied(const struct job *job, unsigned int *seed)
 {
 	struct fuse_bufvec whole = FUSE_BUFVEC_INIT(job->size);
 	struct iovec iov[2];
-	int result;
+	int file = file_of(job->req), result;
 	char *data;
 	ssize_t n;
 
@@ -233,18 +264,24 @@ static int reply_copied(const struct job *job, unsigned int *seed)
 
 static void answer_read(const struct job *job, unsigned int *seed)
 {
+	struct mount *mount = fuse_req_userdata(job->req);
+
 	switch (job->ino) {
 	case HELD:
+	case HELD_FILE:
 		put_job(held, &nr_held, job);
 		fprintf(stderr, "held\n");
 		break;
+	case MOVED:
+		fuse_ring_reply_fd(job->req, file_of(job->req), job->off, job->size, NULL);
+		break;
 	case UNMOUNT:
-		fuse_session_unmount(se);
+		fuse_session_unmount(mount->se);
 		fuse_reply_buf(job->req, "unmounted\n", job->off ? 0 : 10);
 		break;
 	case EXIT:
 		/* The loop looks for that when an operation returns. */
-		fuse_session_exit(se);
+		fuse_session_exit(mount->se);
 		fuse_reply_buf(job->req, NULL, 0);
 		break;
 	default:
@@ -275,26 +312,18 @@ static void answer_write(const struct job *job, unsigned int *seed)
 	ssize_t n;
 
 	(void)seed;
-	n = pwrite(file, job->data->buf[0].mem, job->size, job->off);
+	if (job->ino == MOVED) {
+		fuse_ring_reply_fd(job->req, file_of(job->req), job->off, job->size,
+				   job->data);
+		free(job->data);
+		return;
+	}
+	n = pwrite(file_of(job->req), job->data->buf[0].mem, job->size, job->off);
 	if (n < 0)
 		fuse_reply_err(job->req, errno);
 	else
 		fuse_reply_write(job->req, n);
 	free(job->data);
-}
-
-/* As libfuse takes it back when the operation returns */
-static struct fuse_bufvec *copy_of(struct fuse_bufvec *data)
-{
-	size_t size = fuse_buf_size(data);
-	struct fuse_bufvec *copy = malloc(sizeof(*copy) + size);
-
-	*copy = FUSE_BUFVEC_INIT(size);
-	copy->buf[0].mem = copy + 1;
-	fuse_buf_copy(copy, data, 0);
-	copy->idx = 0;
-	copy->off = 0;
-	return copy;
 }
 
 static void pool_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *data,
@@ -306,11 +335,14 @@ static void pool_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *d
 		.ino = ino,
 		.size = fuse_buf_size(data),
 		.off = off,
-		.data = copy_of(data),
+		.data = fuse_ring_keep_data(req, data),
 	};
 
 	(void)fi;
-	answer_later(&job);
+	if (job.data)
+		answer_later(&job);
+	else
+		fuse_reply_err(req, errno);
 }
 
 static void pool_init(void *unused, struct fuse_conn_info *conn)
@@ -328,18 +360,45 @@ static const struct fuse_lowlevel_ops operations = {
 	.write_buf = pool_write_buf,
 };
 
+static int reply_late(const struct job *job, unsigned int *seed)
+{
+	if (job->ino == HELD)
+		return reply_copied(job, seed);
+	return fuse_ring_reply_fd(job->req, file_of(job->req), 0, job->size, NULL);
+}
+
+static void *mount_thread(void *arg)
+{
+	struct mount *mount = arg;
+
+	mount->failed = fuse_ring_session_loop(mount->se, &mount->options);
+	return NULL;
+}
+
+/* The first session is the main thread's, and that of the signals. */
+static void run_loops(struct mount *mounts, int nr)
+{
+	int n;
+
+	for (n = 1; n < nr; n++)
+		if (pthread_create(&mounts[n].thread, NULL, mount_thread, &mounts[n]))
+			abort();
+	mount_thread(&mounts[0]);
+	for (n = 1; n < nr; n++)
+		pthread_join(mounts[n].thread, NULL);
+}
+
 /* Until after the loop, as threads of a server do that know nothing of it */
-static int serve(struct fuse_ring_options *options)
+static void serve(struct mount *mounts, int nr)
 {
 	pthread_t threads[NR_THREADS];
 	unsigned int seed = 1, n;
-	int failed;
 
 	for (n = 0; n < NR_THREADS; n++)
 		if (pthread_create(&threads[n], NULL, pool_thread,
 				   (void *)(uintptr_t)(n + 1)))
-			return 1;
-	failed = fuse_ring_session_loop(se, options);
+			abort();
+	run_loops(mounts, nr);
 	pthread_mutex_lock(&lock);
 	over = true;
 	pthread_cond_broadcast(&arrived);
@@ -347,28 +406,40 @@ static int serve(struct fuse_ring_options *options)
 	for (n = 0; n < NR_THREADS; n++)
 		pthread_join(threads[n], NULL);
 	for (n = 0; n < nr_held; n++)
-		printf("too late: %s\n", strerror(-reply_copied(&held[n], &seed)));
-	return failed;
+		printf("too late: %s\n", strerror(-reply_late(&held[n], &seed)));
+}
+
+static int begin(struct mount *mount, struct fuse_args *args, char **argv)
+{
+	mount->options.size = sizeof(mount->options);
+	mount->file = open(argv[1], O_RDWR | O_CLOEXEC);
+	if (mount->file < 0 || !read_options(&mount->options, argv[0]))
+		return -1;
+	mount->se = fuse_session_new(args, &operations, sizeof(operations), mount);
+	return mount->se ? fuse_session_mount(mount->se, argv[2]) : -1;
 }
 
 int main(int argc, char **argv)
 {
-	struct fuse_ring_options options = { .size = sizeof(options) };
 	struct fuse_args args = FUSE_ARGS_INIT(1, argv);
-	int failed = 1;
+	int nr = (argc - 1) / 3, n, failed = 0;
+	struct mount *mounts = calloc(nr + 1, sizeof(*mounts));
 
-	if (argc != 4 || !read_options(&options, argv[1]))
+	if (!nr || argc != 1 + 3 * nr)
 		return 2;
-	file = open(argv[2], O_RDWR | O_CLOEXEC);
-	se = fuse_session_new(&args, &operations, sizeof(operations), NULL);
-	if (file >= 0 && se && !fuse_set_signal_handlers(se) &&
-	    !fuse_session_mount(se, argv[3])) {
-		failed = serve(&options);
-		fuse_session_unmount(se);
-		fuse_remove_signal_handlers(se);
+	for (n = 0; n < nr; n++)
+		if (begin(&mounts[n], &args, argv + 1 + 3 * n))
+			return 1;
+	if (fuse_set_signal_handlers(mounts[0].se))
+		return 1;
+	serve(mounts, nr);
+	fuse_remove_signal_handlers(mounts[0].se);
+	for (n = 0; n < nr; n++) {
+		failed |= mounts[n].failed;
+		fuse_session_unmount(mounts[n].se);
+		fuse_session_destroy(mounts[n].se);
 	}
-	if (se)
-		fuse_session_destroy(se);
 	fuse_opt_free_args(&args);
+	free(mounts);
 	return failed != 0;
 }

@@ -981,14 +981,14 @@ pool_client()
 	END
 }
 
-# start_pool_clients ROUNDS: -> $clients
+# start_pool_clients ROUNDS: -> $clients, two for each way that data goes
 start_pool_clients()
 {
-	local part
+	local part ways=(copied file)
 
 	clients=()
 	for part in 0 1 2 3; do
-		pool_client "$mnt/copied" $part "$1" &
+		pool_client "$mnt/${ways[part % 2]}" $part "$1" &
 		clients+=($!)
 	done
 }
@@ -1011,8 +1011,41 @@ answered_by_a_pool()
 	start_pool_clients 300
 	no_client_read_wrong 0
 	cmp "$mnt/copied" "$dir/data" || fail "the file shows something else"
+	cmp "$mnt/file" "$dir/data" || fail "what is moved is something else"
+	if cmp "$mnt/blind" "$dir/data"; then
+		[[ $1 != zero-copy* ]] || fail "it was not zero-copied"
+	else
+		[[ $1 == zero-copy* ]] || fail "it cannot be read in memory"
+	fi
 	! cmp -s "$dir/before" "$dir/data" || fail "nothing was written"
 	stop_server "$mnt"
+}
+
+# Sessions with rings and without have the same threads.
+pool_of_two_sessions()
+{
+	local first=$mnt second=$dir/second all
+
+	mkdir "$second"
+	head -c 1000000 /dev/urandom >"$dir/before"
+	cp "$dir/before" "$dir/data"
+	cp "$dir/before" "$dir/data.2"
+	log=$dir/ring.log
+	"$built/pool_fs" "$(ring_options "$1")" "$dir/data" "$first" \
+		ring=off "$dir/data.2" "$second" >"$dir/server.out" 2>"$log" &
+	server=$!
+	await_mount "$second"
+	stat "$first" "$second" >/dev/null
+	need_mode "$1"
+	start_pool_clients 100
+	all=("${clients[@]}")
+	mnt=$second
+	start_pool_clients 100
+	clients+=("${all[@]}")
+	no_client_read_wrong 0
+	cmp "$second/file" "$dir/data.2" || fail "the second one shows something else"
+	umount "$second" || fail "cannot unmount the second one"
+	stop_server "$first"
 }
 
 # Replies find no client; the others are served on.
@@ -1065,19 +1098,26 @@ detached_under_pool()
 	[ "$(status_of "$server")" = 0 ] || fail "the server ended with an error"
 }
 
+both_are_held()
+{
+	[ "$(grep -c '^held' "$log")" = 2 ]
+}
+
 # The connection ends while requests are with the server: clients get an error at
 # once, and what the server has to say then is refused.
 # pool_is_cut_off MODE END STATUS
 pool_is_cut_off()
 {
-	local mode=$1 end=$2 status lines=1
+	local mode=$1 end=$2 status lines=1 name
 
 	mount_pool "$mode"
 	start_pool_clients 0
 	within 30 clients_at_work || fail "the clients do not get to work"
-	cat "$mnt/held" 2>/dev/null &
-	clients+=($!)
-	within 30 grep -q '^held' "$log" || fail "the request does not get to the server"
+	for name in held held_file; do
+		cat "$mnt/$name" 2>/dev/null &
+		clients+=($!)
+	done
+	within 30 both_are_held || fail "the requests do not get to the server"
 	case $end in
 	abort)	echo 1 >"/sys/fs/fuse/connections/$(stat -c %d "$mnt")/abort" ;;
 	# Closing it may come too late.
@@ -1089,8 +1129,9 @@ pool_is_cut_off()
 	status=$(status_of "$server")
 	[ "$status" = "$3" ] || fail "the server ended with $status"
 	[ "$end" = KILL ] || [ "$mode" = off ] ||
-		grep -qx 'too late: Transport endpoint is not connected' "$dir/server.out" ||
-		fail "a reply that was too late: $(cat "$dir/server.out")"
+		[ "$(grep -cx 'too late: Transport endpoint is not connected' \
+			"$dir/server.out")" = 2 ] ||
+		fail "replies that were too late: $(cat "$dir/server.out")"
 	[ "$mode" != off ] || lines=0
 	[ "$(grep -c '^fuse_ring:' "$log")" = "$lines" ] || {
 		cat "$log"
@@ -1325,6 +1366,8 @@ for mode in legacy {pooled,pinned,zero-copy}:{bufring,bufpool}; do
 done
 for mode in off legacy {pooled,pinned,zero-copy}:{bufring,bufpool}; do
 	test_case answered_by_a_pool."$mode" 100 answered_by_a_pool "$mode"
+	[ "$mode" = off ] ||
+		test_case pool_of_two_sessions."$mode" 100 pool_of_two_sessions "$mode"
 	test_case pool_goes_on_without_clients."$mode" 200 pool_goes_on_without_clients "$mode"
 	test_case pool_is_cut_off.abort."$mode" 100 pool_is_cut_off "$mode" abort 0
 	test_case pool_is_cut_off.exit."$mode" 100 pool_is_cut_off "$mode" exit 0
