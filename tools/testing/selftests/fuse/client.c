@@ -41,14 +41,16 @@ static void __attribute__((constructor)) end_children_with_parent(void)
 	pthread_atfork(NULL, NULL, end_with_parent);
 }
 
+#define MOST_CLIENTS 64
+
 /* Those that were not waited for: copies, as the tests' own may be gone. */
-static struct client started[64];
+static struct client started[MOST_CLIENTS];
 
 static void note_client(pid_t pid, const struct client *now)
 {
 	unsigned int n;
 
-	for (n = 0; n < sizeof(started) / sizeof(started[0]); n++)
+	for (n = 0; n < MOST_CLIENTS; n++)
 		if (started[n].pid == pid) {
 			started[n] = *now;
 			return;
@@ -225,7 +227,7 @@ void clients_describe(void)
 {
 	unsigned int n;
 
-	for (n = 0; n < sizeof(started) / sizeof(started[0]); n++)
+	for (n = 0; n < MOST_CLIENTS; n++)
 		if (started[n].pid)
 			describe_client(&started[n]);
 }
