@@ -69,8 +69,7 @@ within "$apt install dpkg-dev
 	dpkg-buildpackage -us -uc"
 mkdir "$dir/built"
 cp "$root$here"/*.* "$dir/built/"
-lintian --fail-on error,warning \
-	--suppress-tags bogus-mail-host,bogus-mail-host-in-debian-changelog "$dir/built"/*.changes
+lint_packages "$dir/built"/*.changes
 
 say "installing on $release"
 system installed "$dir/built"

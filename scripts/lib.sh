@@ -209,6 +209,14 @@ debian_keyring()
 	die "the Debian archive key is missing: install debian-archive-keyring"
 }
 
+# lint_packages CHANGES...: nothing that Debian would complain of, but that nobody's
+# address is in them
+lint_packages()
+{
+	lintian --fail-on error,warning \
+		--suppress-tags bogus-mail-host,bogus-mail-host-in-debian-changelog "$@"
+}
+
 # Git in the kernel tree and for it must not depend on anybody's settings.
 kgit()
 {
