@@ -161,7 +161,7 @@ static char client_state(const struct client *client)
 		return '?';
 	/* The name may hold anything. */
 	name_ends = strrchr(text, ')');
-	return name_ends && name_ends[1] ? name_ends[2] : '?';
+	return name_ends && name_ends[1] && name_ends[2] ? name_ends[2] : '?';
 }
 
 /* Waits until it is in one of these states. */
